@@ -58,48 +58,38 @@ _MOST_ITEMS = 200
 """Items of a mirror in a shard."""
 
 
-class Shard(msgspec.Struct, frozen=True):
-    """A plan, and small blobs of it that planning has read, so that no other run reads them again."""
+def pack_images(session: Session, plan: Plan) -> str:
+    """Returns a plan as short text, with small blobs of it that planning has read, so that no other run reads them
+    again."""
+    blobs: dict[str, str] = {}
+    total = 0
+    for blob in reversed(plan.blobs):  # the small ones are last
+        data = session.cache.get(blob.digest) if blob.size <= _SMALL else None
+        total += len(data or b"")
+        if total > _SMALL_IN_ALL:
+            break
+        if data:
+            blobs[blob.digest] = base64.b64encode(data).decode()
+    whole = replace(plan, manifests=tuple(_with_text(session, manifest) for manifest in plan.manifests))
+    body = json.dumps({"plan": whole.to_dict(), "blobs": blobs}, separators=(",", ":"))
+    return base64.b64encode(zlib.compress(body.encode(), 6)).decode()
 
-    plan: Plan
-    blobs: Mapping[Digest, bytes] = {}
 
-    @classmethod
-    def of(cls, session: Session, plan: Plan) -> Shard:
+def unpack_images(text: str) -> tuple[Plan, dict[Digest, bytes]]:
+    """Returns what `pack_images` has put into a text; blobs are judged by their digests. Raises InvalidDocument."""
+    try:
+        inflate = zlib.decompressobj()
+        body = inflate.decompress(base64.b64decode(text, validate=True), _LONGEST)
+        if inflate.unconsumed_tail:
+            raise InvalidDocument(f"a shard is longer than {_LONGEST} bytes")
+        read = parse_json(body)
         blobs: dict[Digest, bytes] = {}
-        total = 0
-        for blob in reversed(plan.blobs):  # the small ones are last
-            data = session.cache.get(blob.digest) if blob.size <= _SMALL else None
-            total += len(data or b"")
-            if total > _SMALL_IN_ALL:
-                break
-            if data:
-                blobs[blob.digest] = data
-        manifests = tuple(_with_text(session, manifest) for manifest in plan.manifests)
-        return cls(replace(plan, manifests=manifests), blobs)
-
-    def pack(self) -> str:
-        """Returns it as short text."""
-        blobs = {digest: base64.b64encode(data).decode() for digest, data in self.blobs.items()}
-        body = json.dumps({"plan": self.plan.to_dict(), "blobs": blobs}, separators=(",", ":"))
-        return base64.b64encode(zlib.compress(body.encode(), 6)).decode()
-
-    @classmethod
-    def unpack(cls, text: str) -> Shard:
-        """Returns the inverse of `pack`; blobs are judged by their digests. Raises InvalidDocument."""
-        try:
-            inflate = zlib.decompressobj()
-            body = inflate.decompress(base64.b64decode(text, validate=True), _LONGEST)
-            if inflate.unconsumed_tail:
-                raise InvalidDocument(f"a shard is longer than {_LONGEST} bytes")
-            read = parse_json(body)
-            blobs: dict[Digest, bytes] = {}
-            for name, encoded in read["blobs"].items():
-                digest, data = parse_digest(name), base64.b64decode(encoded, validate=True)
-                blobs[digest] = b"".join(verified(iter([data]), digest, len(data)))
-            return cls(Plan.from_dict(read["plan"]), blobs)
-        except (zlib.error, ValueError, TypeError, KeyError, AttributeError, RecursionError, TransshipError) as error:
-            raise InvalidDocument(f"not a shard of a relocation: {error}") from error
+        for name, encoded in read["blobs"].items():
+            digest, data = parse_digest(name), base64.b64decode(encoded, validate=True)
+            blobs[digest] = b"".join(verified(iter([data]), digest, len(data)))
+        return Plan.from_dict(read["plan"]), blobs
+    except (zlib.error, ValueError, TypeError, KeyError, AttributeError, RecursionError, TransshipError) as error:
+        raise InvalidDocument(f"not a shard of a relocation: {error}") from error
 
 
 def _with_text(session: Session, manifest: PlannedManifest) -> PlannedManifest:
@@ -119,10 +109,10 @@ def images_result(run: RelocationRun, images: Sequence[Digest]) -> str:
 async def open_shard(run: RelocationRun, text: str, *, ask: bool) -> list[Digest]:
     """Adds a shard to the run of a helper, and returns its images, biggest first. With `ask`, the destination is asked
     which of them it has by now."""
-    session, opened = await run.session(), Shard.unpack(text)
-    for digest, data in opened.blobs.items():
+    session = await run.session()
+    shard, blobs = unpack_images(text)
+    for digest, data in blobs.items():
         session.cache.put(digest, data)
-    shard = opened.plan
     if ask:
         shard = await run.in_thread(with_present_marked, session, shard)
     if run.plan is None:
@@ -237,7 +227,7 @@ class RelocationWork:
         is_early = self._early_images.issuperset(units)
         is_asked = again or (not is_early and not self._early_blobs.isdisjoint(_big_blobs(plan, images)))
         shard = part_of(plan, images)
-        return Shard.of(self._session, replace(shard, fresh=shard.fresh and not is_asked)).pack()
+        return pack_images(self._session, replace(shard, fresh=shard.fresh and not is_asked))
 
     def parameters(self, queue: ShardQueue) -> Mapping[str, Any]:
         return self._parameters(self.images_together, queue)

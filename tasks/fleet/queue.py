@@ -95,9 +95,9 @@ class ShardQueue:
         """Returns the number and the text of the first shard that no run works on, which is this run's then; None when
         there is none, in a queue that grows after _WAIT seconds. What this run took before it was started again is
         taken once more."""
-        await self._look(_USER)
+        await self.look(_USER)
         if self.user in self.users.values() and not self._mine:
-            await self._look(_RESULT)
+            await self.look(_RESULT)
         number, until = 0, time.monotonic() + _WAIT
         while True:
             user = self.users.get(number)
@@ -123,15 +123,11 @@ class ShardQueue:
         there are, and what is in each. No request is made when all of them were seen to be taken."""
         shards = [number for number in range(self.size) if number != self._end]
         if len(self.users) < len(shards):
-            await self._look(_USER)
+            await self.look(_USER)
         for number in shards:
             if number not in self.users and await self._claim(number):
                 return number
         return None
-
-    async def look(self) -> None:
-        """Brings `users` and `results` up to date."""
-        await self._look(_NEWS)
 
     @property
     def helpers(self) -> frozenset[str]:
@@ -148,10 +144,11 @@ class ShardQueue:
         if await self._make(_USER, number, self.user):
             self.users[number] = self.user
         else:
-            await self._look(_USER)
+            await self.look(_USER)
         return self.users.get(number) == self.user
 
-    async def _look(self, kind: str) -> None:
+    async def look(self, kind: str = _NEWS) -> None:
+        """Brings `users` and `results` up to date, or one of them."""
         while True:
             at_hand = {self._key(of, n) for of, entries in self._inputs.items() if of.startswith(kind) for n in entries}
             look = partial(self._client.filter_flow_run_input, self.run, self._key(kind), _PAGE, at_hand)

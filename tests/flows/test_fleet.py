@@ -49,7 +49,7 @@ from tasks.fleet.dispatch import Fleet, Job, JobEnd, JobState, run_on_fleet
 from tasks.fleet.queue import NO_WORK, ShardQueue
 from tasks.relocate import RelocationRun
 from tasks.run import running
-from tasks.shards import FOR_ALL, Shard
+from tasks.shards import FOR_ALL, pack_images, unpack_images
 from tests.faults.proxy import Fault, FaultProxy, Span
 from tests.flows.cargo import Image, delete_blob, push_image, write_lock
 from tests.servers.docker_registry import DockerRegistry
@@ -220,7 +220,7 @@ class Shards:
         return cls({entry.key.removeprefix(queue["name"] + "-"): entry.value for entry in found})
 
     def images(self, number: int) -> set[str]:
-        return {str(image.digest) for image in Shard.unpack(self.inputs[f"shard-{number}"]).plan.to_transfer}
+        return {str(image.digest) for image in unpack_images(self.inputs[f"shard-{number}"])[0].to_transfer}
 
     def begun_by(self, helper: str) -> list[int]:
         """Shards that it has taken and hasn't ended."""
@@ -314,7 +314,7 @@ def test_a_helper_says_of_each_shard_what_became_of_its_images(prefect: PrefectS
             name, user = f"shards-{uuid.uuid4().hex}", str(flow_run.id)
             async with ShardQueue(UUID(user), name, user=user) as queue:
                 for image in plan.to_transfer:
-                    await queue.put(Shard.of(await run.session(), part_of(plan, [image])).pack())
+                    await queue.put(pack_images(await run.session(), part_of(plan, [image])))
                 sent = ShardParameters.sent(parameters, 1, queue)
                 state: Any = await relocate_shard(**sent, return_state=True)  # type: ignore[func-returns-value]
                 await queue.look()
