@@ -12,6 +12,7 @@ from uuid import UUID
 import msgspec
 from prefect import task
 from prefect.artifacts import acreate_link_artifact
+from prefect.client.schemas.objects import StateType
 from prefect.logging import get_run_logger
 
 from oci.archive.inventory import Verdict, verify_archive
@@ -31,7 +32,7 @@ from oci.relocation.verify import Verification
 from oci.units import counted, show_size
 from tasks.artifacts.markdown import in_forms
 from tasks.artifacts.report import Heartbeat, artifact_key
-from tasks.fleet.dispatch import Fleet, Job, JobState, run_on_fleet
+from tasks.fleet.dispatch import Fleet, Job, run_on_fleet
 from tasks.relocate import RelocationOrder, RelocationRun
 from tasks.run import ONCE, REPEATABLE, current
 
@@ -237,12 +238,12 @@ async def write_on_fleet(
     ]
     ends = await run_on_fleet(jobs, fleet, on_account=noted)
     for group, end in zip(groups, ends, strict=True):
-        if end.end is JobState.REFUSED:
+        if end.end is None:
             await write_here(export, group)
     failures = [
         StoreError(end.message, side="destination", store=location, subject=job.name, retryable=True)
         for job, end in zip(jobs, ends, strict=True)
-        if end.end not in (JobState.COMPLETED, JobState.REFUSED)
+        if end.end not in (StateType.COMPLETED, None)
     ]
     if failures:
         raise Incomplete(

@@ -12,7 +12,6 @@ import statistics
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -23,7 +22,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterId,
     FlowRunFilterStartTime,
 )
-from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments import arun_deployment
 from prefect.exceptions import ObjectNotFound
@@ -69,30 +68,12 @@ class Job:
     parameters: Mapping[str, Any]
 
 
-class JobState(StrEnum):
-    """How the last run of a job ended."""
-
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    LOST = "lost"
-    REFUSED = "refused"
-    """It has none: the Prefect server didn't make it."""
-
-
-_ENDS: dict[StateType | None, JobState] = {
-    StateType.COMPLETED: JobState.COMPLETED,
-    StateType.FAILED: JobState.FAILED,
-    StateType.CANCELLED: JobState.CANCELLED,
-    StateType.CRASHED: JobState.LOST,
-}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobEnd:
-    """What became of a job; `message` is the last word of its run, in the UI's own terms."""
+    """What became of a job. `end` is the state of its last run, CRASHED for one that was lost, and None where the
+    Prefect server made none; `message` is the last word of the run, in the UI's own terms."""
 
-    end: JobState
+    end: StateType | None
     message: str
     account: Heartbeat = field(default_factory=Heartbeat)
     run: UUID | None = None
@@ -130,7 +111,7 @@ async def run_on_fleet(
                 if on_end is not None:
                     await on_end(end)
                 # A run that failed after it had come to the end of its work has tried by itself what could be tried.
-                is_lost = end.end is JobState.LOST or (end.end is JobState.FAILED and not end.account.closed)
+                is_lost = end.end is StateType.CRASHED or (end.end is StateType.FAILED and not end.account.closed)
                 if not is_lost or not again() or number == fleet.retries:
                     return end
                 get_run_logger().warning("%s: %s; it is sent again", job.name, end.message)
@@ -224,7 +205,7 @@ class _Watch:
             raise
         except Exception as error:  # noqa: BLE001 - whatever the server's reason is, the other jobs go on
             get_run_logger().warning("%s gets no run: %s", job.name, refusal(error))
-            return JobEnd(end=JobState.REFUSED, message=refusal(error))
+            return JobEnd(end=None, message=refusal(error))
         return await self._add(job, run.id).ended
 
     def _add(self, job: Job, run: UUID) -> _Open:
@@ -259,7 +240,7 @@ class _Watch:
                 self._note(run, open_run, accounts.get(number, open_run.account))
                 await self._judge(client, run, open_run)
             elif number in ids:
-                self._finish(number, open_run, JobState.CANCELLED, "its run was deleted")
+                self._finish(number, open_run, StateType.CANCELLED, "its run was deleted")
 
     def _note(self, run: FlowRun, open_run: _Open, account: Heartbeat) -> None:
         sign = (run.state and run.state.id, account.beat)
@@ -286,9 +267,8 @@ class _Watch:
     async def _judge(self, client: PrefectClient, run: FlowRun, open_run: _Open) -> None:
         """Takes a run that has ended, or was lost, from those that are open. A run that waits for its turn may do so
         for ever; one that was begun has to go on."""
-        if end := _ENDS.get(run.state_type):
-            state = run.state
-            self._finish(run.id, open_run, end, (state.message or state.name or "") if state else "")
+        if run.state is not None and run.state.type in TERMINAL_STATES:
+            self._finish(run.id, open_run, run.state.type, run.state.message or run.state.name or "")
             return
         patience: dict[StateType | None, float] = {
             StateType.RUNNING: self._fleet.lost_after,
@@ -302,9 +282,9 @@ class _Watch:
         with warned("the lost run %s couldn't be ended: %s", run.id):
             # The UI would show it as running for ever, and it might start after all.
             await client.set_flow_run_state(run.id, Crashed(message=silence), force=True)
-        self._finish(run.id, open_run, JobState.LOST, silence)
+        self._finish(run.id, open_run, StateType.CRASHED, silence)
 
-    def _finish(self, run: UUID, open_run: _Open, end: JobState, message: str) -> None:
+    def _finish(self, run: UUID, open_run: _Open, end: StateType, message: str) -> None:
         del self._open[run]
         self._count()
         open_run.ended.set_result(JobEnd(end=end, message=message, account=open_run.account, run=run))
@@ -320,7 +300,7 @@ class _Watch:
                 with warned("the run %s couldn't be cancelled: %s", run):
                     now = await client.read_flow_run(run)
                     is_running = now.state_type is StateType.RUNNING
-                    if now.state_type in _ENDS or (is_running and not begun):
+                    if now.state_type in TERMINAL_STATES or (is_running and not begun):
                         continue
                     state: State[None] = Cancelling(message=_ORPHANED) if is_running else Cancelled(message=_ORPHANED)
                     await client.set_flow_run_state(run, state, force=not is_running)

@@ -23,7 +23,7 @@ from prefect.runtime import flow_run
 
 from oci.registry.http.pace import Bucket
 from oci.units import counted
-from tasks.fleet.dispatch import Fleet, Job, JobEnd, JobState, find_deployment, recent_start, refusal, run_on_fleet
+from tasks.fleet.dispatch import Fleet, Job, JobEnd, find_deployment, recent_start, refusal, run_on_fleet
 from tasks.fleet.queue import BEGUN, Do, Feed, ShardQueue, Unit, fewer_logs
 
 _FIRST_LOOK = 3.0
@@ -253,7 +253,7 @@ class Spread(Feed[Unit]):
         ]
 
         async def ended(end: JobEnd) -> None:
-            if end.end is not JobState.REFUSED:
+            if end.end is not None:
                 await self._put_back(queue, str(end.run))
                 return
             self._refusals += 1

@@ -23,7 +23,7 @@ import pytest
 from prefect import flow
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.runtime import flow_run
 from prefect.states import Pending
 
@@ -45,7 +45,7 @@ from oci.mirror.reader import make_config
 from oci.registry.options import RegistryOptions
 from oci.relocation.run import Verify
 from oci.relocation.shards import part_of
-from tasks.fleet.dispatch import Fleet, Job, JobEnd, JobState, run_on_fleet
+from tasks.fleet.dispatch import Fleet, Job, JobEnd, run_on_fleet
 from tasks.fleet.queue import NO_WORK, ShardQueue
 from tasks.relocate import RelocationRun
 from tasks.run import running
@@ -495,7 +495,7 @@ def test_a_job_whose_run_is_deleted_counts_as_cancelled(deployed: PrefectServer,
 
     [end] = asyncio.run(main())
 
-    assert (end.end, end.message) == (JobState.CANCELLED, "its run was deleted")
+    assert (end.end, end.message) == (StateType.CANCELLED, "its run was deleted")
 
 
 @dataclass(frozen=True, slots=True)
