@@ -84,13 +84,11 @@ class Manifest(Struct, frozen=True):
         return tuple({blob.digest: blob for blob in listed}.values())
 
 
-def parse_manifest(
-    raw: bytes, media_type: str = "", *, limit: int = MANIFEST_LIMIT, children: int | None = CHILD_LIMIT
-) -> Manifest:
+def parse_manifest(raw: bytes, media_type: str = "", *, limit: int = MANIFEST_LIMIT) -> Manifest:
     """Reads OCI and Docker v2s2 manifests and indexes.
 
     `media_type` is what the store said; when empty or generic, the bytes decide. Raises InvalidManifest for schema 1,
-    for anything that isn't a manifest, and beyond `limit` bytes or `children` entries (None for as many as there are).
+    for anything that isn't a manifest, and beyond `limit` bytes or CHILD_LIMIT entries.
     """
     if len(raw) > limit:
         raise InvalidManifest(
@@ -103,9 +101,9 @@ def parse_manifest(
         raise InvalidManifest("the manifest is not JSON") from error
     kind = _media_type(body, media_type.partition(";")[0].strip())
     for key in ("layers", "manifests"):
-        if children is not None and (count := len(as_list(body.get(key), key))) > children:
+        if (count := len(as_list(body.get(key), key))) > CHILD_LIMIT:
             raise InvalidManifest(
-                f"{key}: {count} are listed, and more than {children} entries aren't read",
+                f"{key}: {count} are listed, and more than {CHILD_LIMIT} entries aren't read",
                 hint="no setting raises this: an image of so many is broken, or an attack",
             )
     is_index = kind in INDEX_TYPES

@@ -50,8 +50,6 @@ class Resolution(BaseModel):
     digest: str = ""
     tag: str = ""
     """The tag that the source carries, and passes on unless other tags are asked for."""
-    media_type: str = ""
-    size: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,8 +207,6 @@ async def resolve_bundle(kind: str, source: str) -> Resolution:
             pinned=str(reference.at(descriptor.digest)),
             digest=descriptor.digest,
             tag=reference.tag,
-            media_type=descriptor.media_type,
-            size=descriptor.size,
         )
         return resolution.model_dump_json()
 

@@ -191,11 +191,11 @@ def together_in_a_task(count: float) -> int:
     return max(1, math.ceil(count / TASK_RUN_LIMIT))
 
 
-def shared_out(items: Sequence[Any], limit: int = TASK_RUN_LIMIT) -> list[list[Any]]:
-    """One item for each task run, as long as `limit` task runs are enough; else the first half of the task runs stays
-    so, and the other half shares all the other items."""
-    alone = len(items) if len(items) <= limit else limit // 2
-    shared, shares = items[alone:], limit - alone
+def shared_out(items: Sequence[Any]) -> list[list[Any]]:
+    """One item for each task run, as long as TASK_RUN_LIMIT of them are enough; else the first half of the task runs
+    stays so, and the other half shares all the other items."""
+    alone = len(items) if len(items) <= TASK_RUN_LIMIT else TASK_RUN_LIMIT // 2
+    shared, shares = items[alone:], TASK_RUN_LIMIT - alone
     groups = [list(shared[number::shares]) for number in range(min(shares, len(shared)))]
     return [*([item] for item in items[:alone]), *groups]
 
