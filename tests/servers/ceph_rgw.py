@@ -20,6 +20,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from tests.servers.certificates import Certificates
 from tests.servers.docker_registry import free_port
 from tests.servers.seaweedfs import ACCESS_KEY, BUCKET, SECRET_KEY, ObjectStore
+from tests.support.parent import ending_with_parent
 
 START_SECONDS = 120.0
 PROGRAMS = ("ceph", "ceph-mon", "ceph-osd", "radosgw", "radosgw-admin", "ceph-authtool", "monmaptool")
@@ -137,7 +138,10 @@ class CephGateway(ObjectStore):
     def _daemon(self, program: str, *arguments: str) -> None:
         with (self.folder / f"{program}.out").open("ab") as log:
             process = subprocess.Popen(
-                [program, "-c", self._conf, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                ending_with_parent([program, "-c", self._conf, *arguments], "KILL"),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
         self._running.append(process)
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Self
 import httpx
 import yaml
 
+from tests.support.parent import ending_with_parent
 from tests.support.waiting import until
 
 START_SECONDS = 120.0
@@ -140,7 +141,7 @@ class DockerRegistry:
         environment["GOGC"] = "1000"  # Go searches a heap of 4 MB for garbage every few requests: a fifth of its CPU
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [program, "serve", str(self._configuration)],
+                ending_with_parent([program, "serve", str(self._configuration)], "KILL"),
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,

@@ -21,6 +21,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from oci.archive.s3_options import S3Options
+from tests.support.parent import ending_with_parent
 
 START_SECONDS = 120.0
 BUCKET = "archives"
@@ -129,7 +130,7 @@ class SeaweedFS(ObjectStore):
         keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [WEED, *self._arguments()],
+                ending_with_parent([WEED, *self._arguments()], "KILL"),
                 env=plain | limits | keys,
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
