@@ -61,6 +61,8 @@ NAMED_SO = {
     },
 }
 """Words that stand in reports, stored files and exit codes, which users read; and the left of two sides."""
+LATE = {("oci.mirror.config", "oci.mirror.reader")}
+"""Imports that may close a circle: options that are read in a way of their own import their reader as they are read."""
 BOTO3_MODULES = {"oci/archive/s3.py", "oci/registry/credentials/keychains.py"}
 
 
@@ -101,6 +103,19 @@ def test_rooms_of_oci_import_only_rooms_below() -> None:
             if parts[0] == "oci" and len(parts) > 1 and level.get(parts[1], 0) > level[room]:
                 offenders.append(f"{path.relative_to(ROOT)} imports {name}")
     assert not offenders
+
+
+def test_no_modules_import_each_other() -> None:
+    """Not even for a type, or late, in a function: two modules in a circle are one that is read in two places."""
+    paths = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in modules(*FLOORS)}
+    below = {
+        name: {other for other in imports(path) if other in paths and other != name and (name, other) not in LATE}
+        for name, path in paths.items()
+    }
+    while leaves := [name for name, names in below.items() if not names & below.keys()]:
+        for name in leaves:
+            del below[name]
+    assert not below, f"in a circle, or above one: {sorted(below)}"
 
 
 def test_rooms_of_tasks_stand_below_the_tasks() -> None:
