@@ -85,7 +85,6 @@ def blobs_of(archive: Archive) -> dict[Digest, int]:
 
 
 def _named(archive: Archive) -> dict[Digest, Descriptor]:
-    """Returns every blob that a manifest of the archive names."""
     named: dict[Digest, Descriptor] = {}
     for manifest in archive.contents.manifests.values():
         inside = (child for child in manifest.children if not child.names_manifest)

@@ -53,7 +53,6 @@ def member_name(layer: Digest) -> str:
 
 
 def is_layer(name: str) -> bool:
-    """Tells whether a member has the name of a layer."""
     return _LAYER.fullmatch(name) is not None
 
 

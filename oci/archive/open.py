@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Protocol
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import quote
 
 from msgspec import Struct
@@ -22,27 +22,12 @@ from oci.meter import Meter
 from oci.output import open_regular, os_errors
 from oci.reference import S3_PREFIX, ArchiveName
 
+if TYPE_CHECKING:
+    from oci.archive.s3 import S3Reader
 
-class ByteReader(Protocol):
-    """An archive that exists. Safe from any thread."""
 
-    @property
-    def location(self) -> str: ...
-
-    @property
-    def size(self) -> int: ...
-
-    @property
-    def fingerprint(self) -> str:
-        """Fingerprint of the plan that the archive was written from, when the store keeps it; empty otherwise."""
-
-    def read(self, offset: int, length: int) -> Iterator[bytes]:
-        """Exactly `length` bytes. Raises StoreError, or IntegrityError where there are fewer."""
-
-    def check_unchanged(self) -> None:
-        """Raises IntegrityError when it was written to since it was opened."""
-
-    def close(self) -> None: ...
+ByteReader: TypeAlias = "FileReader | S3Reader"
+"""An archive that exists, with the same methods wherever it is. Safe from any thread."""
 
 
 class Stretch(Struct, frozen=True):
@@ -75,6 +60,7 @@ class FileReader:
     """A tarball on disk."""
 
     fingerprint = ""
+    """Of the plan that the archive was written from; only an object store keeps that."""
 
     def __init__(self, path: str, *, side: str, cancel: CancelToken) -> None:
         self.location = path
@@ -86,6 +72,7 @@ class FileReader:
             self.size = self._mark[0]
 
     def read(self, offset: int, length: int) -> Iterator[bytes]:
+        """Yields exactly `length` bytes. Raises StoreError, or IntegrityError where there are fewer."""
         end = offset + length
         while offset < end:
             self._cancel.check()
@@ -97,6 +84,7 @@ class FileReader:
             yield chunk
 
     def check_unchanged(self) -> None:
+        """Raises IntegrityError when it was written to since it was opened."""
         with os_errors(side=self._side, store=self.location, operation="reading"):
             if self._marked() != self._mark:
                 raise IntegrityError(f"{self._side} {self.location}: the file was changed while it was read")

@@ -92,7 +92,6 @@ class Archive:
         return problem
 
     def has_all(self, manifest: Manifest) -> bool:
-        """Says whether every blob of an image is in the archive."""
         return all(self.blob_size(blob.digest) is not None for blob in manifest.blobs)
 
     def close(self) -> None:

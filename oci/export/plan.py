@@ -29,7 +29,6 @@ class Volume(Struct, frozen=True, kw_only=True):
 
     @property
     def bytes_copied(self) -> int:
-        """Returns what comes out of an older archive without being fetched."""
         return sum(part.size for part in self.parts if part.copy_from is not None)
 
 

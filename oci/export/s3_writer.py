@@ -118,7 +118,6 @@ class S3Writer:
         return json.dumps([self._upload, self._fingerprint, self._before, self._state.location])
 
     def join(self, ticket: str, parts: Sequence[Part]) -> Mapping[int, StoredPart]:
-        """Takes part in an upload that another process has begun."""
         try:
             upload, self._fingerprint, self._before, state = parse_json(ticket)
         except (ValueError, TypeError) as error:
@@ -255,7 +254,6 @@ class S3Writer:
         return self._parts_of(noted, parts) if noted else None
 
     def _create(self) -> None:
-        """Begins an upload and notes its id."""
         settings = self._s3.settings
         more: dict[str, Any] = {"Metadata": {FINGERPRINT: self._fingerprint}, "ContentType": "application/x-tar"}
         if settings.checksums != WHEN_REQUIRED:

@@ -60,7 +60,6 @@ class PlannedMember(Struct, frozen=True):
 
     @property
     def end(self) -> int:
-        """Where the next member begins."""
         return self.data_end + -self.data_end % tar.BLOCK
 
 
@@ -77,7 +76,6 @@ class Piece(Struct, frozen=True):
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is all of a blob."""
         return self.length == self.blob_size
 
 

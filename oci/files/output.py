@@ -61,7 +61,16 @@ def output_folder(path: str, *, replace: bool = False) -> Iterator[str]:
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
-    _remove_old(new, target)
+    try:
+        with suppress(FileNotFoundError):
+            shutil.rmtree(new)  # what was there before
+    except OSError as error:
+        raise Denied(
+            f"the new files are in place, but the old ones couldn't be removed from {new}",
+            store=target,
+            operation="replacing the output folder",
+            hint="remove them",
+        ) from error
 
 
 def check_output(path: str, *, replace: bool = False) -> str:
@@ -147,20 +156,6 @@ def _exchange(first: str, other: str) -> bool:
     except (OSError, AttributeError):
         return False
     return bool(renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(other), _EXCHANGE) == 0)
-
-
-def _remove_old(old: str, target: str) -> None:
-    try:
-        shutil.rmtree(old)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise Denied(
-            f"the new files are in place, but the old ones couldn't be removed from {old}",
-            store=target,
-            operation="replacing the output folder",
-            hint="remove them",
-        ) from error
 
 
 def _sweep(parent: str, name: str) -> None:

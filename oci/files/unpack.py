@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import closing, suppress
 
@@ -194,23 +194,21 @@ class _Tree:
         if self._parent is not None and self._parent[0] == segments:
             return self._parent[1]
         self._forget()
-        folder = os.dup(self._root)
-        for segment in segments:
-            try:
-                below = _open_or_make(folder, segment)
-            finally:
-                os.close(folder)
-            folder = below
+        folder = self._descend(segments, _open_or_make)
         self._parent = segments, folder
         return folder
 
     def _find_folder(self, segments: list[bytes]) -> int | None:
+        try:
+            return self._descend(segments, lambda folder, name: os.open(name, _FOLDER_FLAGS, dir_fd=folder))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def _descend(self, segments: list[bytes], step: Callable[[int, bytes], int]) -> int:
         folder = os.dup(self._root)
         for segment in segments:
             try:
-                below = os.open(segment, _FOLDER_FLAGS, dir_fd=folder)
-            except (FileNotFoundError, NotADirectoryError):
-                return None
+                below = step(folder, segment)
             finally:
                 os.close(folder)
             folder = below

@@ -101,7 +101,6 @@ class Attachments:
                 self.left_out.add(tagnames.referrers(subject))
 
     def of_one(self, source: Source, subject: Digest) -> list[Attached]:
-        """What is attached to one manifest."""
         return [*self._signatures(source, subject), *self._referrers(source, subject)]
 
     def _signatures(self, source: Source, subject: Digest) -> list[Attached]:

@@ -63,7 +63,6 @@ class Envelope(Struct, frozen=True, kw_only=True):
 
     @property
     def message(self) -> bytes:
-        """Returns the bytes that are signed."""
         return pae(self.payload_type, self.payload)
 
 

@@ -87,7 +87,6 @@ class TrustedRoot(Struct, frozen=True, eq=False, kw_only=True):
     over: tuple[str, ...] = ()
 
     def freshness(self, now: datetime) -> str:
-        """Says how fresh the root is."""
         text = f"trusted root: {self.name}, its newest key is {(now - self.newest).days} days old"
         return (
             f"{text}; it has no valid {' and no valid '.join(self.over)} any more: get a newer" if self.over else text

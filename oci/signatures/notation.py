@@ -21,7 +21,7 @@ from oci.signatures.bundle import Evidence, NoProof, NotationEnvelope, Proof, de
 from oci.signatures.keys import certificate_digests
 
 if TYPE_CHECKING:
-    from cryptography.x509 import Certificate, Name
+    from cryptography.x509 import Certificate
 
 NOTARY = "application/vnd.cncf.notary.signature"
 """The artifact type of signatures."""
@@ -70,7 +70,10 @@ class NotationSigner(Struct, frozen=True, eq=False, kw_only=True):
             if envelope.expiry is not None and envelope.expiry <= now:
                 raise NoProof(f"it has expired on {envelope.expiry:%Y-%m-%d}")  # noqa: TRY301 - as all other damage
             _check_usage(chain[0])
-            if not all(_has(chain[0].subject, key, value) for key, value in self.subject):
+            for key, pattern in self.subject:
+                named = (part for part in chain[0].subject if part.rfc4514_attribute_name == key)
+                if any(fnmatchcase(str(part.value), pattern) for part in named):
+                    continue
                 raise NoProof(f"its certificate is that of {chain[0].subject.rfc4514_string()[:300]}")  # noqa: TRY301
             if envelope.timestamp and self.timestamps:
                 time = _timestamped(envelope, self.timestamps)
@@ -282,10 +285,6 @@ def _attributes(subject: str) -> tuple[tuple[str, str], ...]:
             f"notation: {subject!r} is no list of {', '.join(_ATTRIBUTES)}: write C=US, O=corp, CN=release*, or *"
         )
     return attributes
-
-
-def _has(name: Name, key: str, pattern: str) -> bool:
-    return any(part.rfc4514_attribute_name == key and fnmatchcase(str(part.value), pattern) for part in name)
 
 
 def _revocable(chain: Sequence[Certificate]) -> frozenset[str]:
