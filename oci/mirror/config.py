@@ -368,9 +368,6 @@ class MirrorsConfig(Checked, frozen=True, kw_only=True):
         """The registries by the normal form of their hosts."""
         return {canonical_host(host): registry for host, registry in self.registries.items()}
 
-    def registry(self, host: str) -> Registry:
-        return self.by_host.get(canonical_host(host)) or Registry()
-
     def alone(self, mirror: Mirror) -> MirrorsConfig:
         """A configuration of this mirror, with the buckets and registries that it may meet. A bundle or a lock can list
         images of any registry, so such a mirror takes all of them along."""

@@ -47,7 +47,7 @@ def test_a_deployment_carries_the_configuration_of_its_mirror_and_of_nothing_els
     assert set(carried["registries"]) == {"registry.example", "registry.corp.example"}
     assert [mirror["name"] for mirror in carried["mirrors"]] == ["web"]
     assert make_config(carried).mirrors == (whole.mirror("web"),)
-    assert make_config(carried).registry("registry.example").images_at_a_time == 3
+    assert make_config(carried).by_host["registry.example"].images_at_a_time == 3
 
 
 def test_a_deployment_carries_the_buckets_that_its_archives_are_in() -> None:

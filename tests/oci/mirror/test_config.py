@@ -16,6 +16,7 @@ from oci.mirror.reader import json_schema, make, make_config, parse_config, read
 from oci.mirror.run import opened
 from oci.reference import ArchiveName, LayoutFolder, Repository
 from oci.registry.credentials.credential import Credential, Credentials, Fixed
+from oci.registry.http.origin import canonical_host
 from oci.registry.options import RegistryOptions
 from oci.relocation.session import Access
 from oci.units import parse_duration, show_duration
@@ -84,9 +85,9 @@ def test_a_file_is_read_whole() -> None:
     assert web.registries == {"registry.example", "corp.example:5000"}
     assert shop.destinations[0].store == ArchiveName(("s3://handover/shop.tar",))
     assert shop.tags[0].latest_by is LatestBy.CREATED
-    assert config.registry("index.docker.io").credentials == "hub"
-    assert config.registry("corp.example:5000").ca_files == ("/etc/corp.pem",)
-    assert config.registry("unheard.example").credentials == ""
+    assert config.by_host[canonical_host("index.docker.io")].credentials == "hub"
+    assert config.by_host["corp.example:5000"].ca_files == ("/etc/corp.pem",)
+    assert "unheard.example" not in config.by_host
 
 
 def test_a_mirror_takes_from_the_defaults_what_it_does_not_say_itself() -> None:
@@ -443,7 +444,7 @@ def test_rules_that_no_calendar_ends_and_those_that_need_a_start_are_refused() -
 
 
 def test_what_a_file_says_of_a_registry_lies_over_what_the_run_says() -> None:
-    registry = make_config({"registries": {"corp.example": {"retries": 9}}}).registry("corp.example")
+    registry = make_config({"registries": {"corp.example": {"retries": 9}}}).by_host["corp.example"]
     flags = RegistryOptions(insecure=True, ca_files=("/etc/ca.pem",), retries=2)
 
     over = registry.over(flags)
@@ -544,7 +545,7 @@ def test_a_bucket_and_a_tag_of_its_objects_may_have_names_like_extensions() -> N
 def test_what_a_file_says_of_a_registry_or_bucket_holds_where_it_is_the_default_too() -> None:
     text = "version: 1\nregistries: {corp.example: {verify_tls: true, retries: 7}}\nbuckets: {b: {verify_tls: true}}\n"
     config = parse_config(text.encode(), "m")
-    registry, bucket = config.registry("corp.example"), config.buckets["b"]
+    registry, bucket = config.by_host["corp.example"], config.buckets["b"]
 
     over = registry.over(RegistryOptions(verify_tls=False, insecure=True), explicit=registry.explicit)
 
