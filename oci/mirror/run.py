@@ -178,16 +178,10 @@ def check_consent(
         requested.append(("paths", bucket.ca_file))
     for mirror in mirrors:
         stores = [mirror.source.store, *(destination.store for destination in mirror.destinations)]
-        receipts = mirror.receipts
-        requested.extend(
-            ("paths", path) for path in (mirror.source.lock, mirror.policy, receipts.folder, receipts.sign)
-        )
-        requested.extend(("paths", str(store)) for store in stores if isinstance(store, LayoutFolder))
-        requested.extend(
-            ("paths", destination.archive)
-            for destination in mirror.destinations
-            if not destination.archive.startswith(S3_PREFIX)
-        )
+        paths = [mirror.source.lock, mirror.policy, mirror.receipts.folder, mirror.receipts.sign]
+        paths += [str(store) for store in stores if isinstance(store, LayoutFolder)]
+        paths += [each.archive for each in mirror.destinations if not each.archive.startswith(S3_PREFIX)]
+        requested.extend(("paths", path) for path in paths)
     allowed |= {"paths"} if config.from_file else frozenset()
     refused = [(kind, request) for kind, request in requested if request and kind not in allowed]
     if refused:
@@ -216,10 +210,8 @@ def opened(config: MirrorsConfig, mirrors: Sequence[Mirror], reach: Reach, cance
             per_registry={
                 **base.per_registry,
                 **{
-                    host: registry.over(base.settings(host), explicit=registry.explicit).with_(
-                        concurrency=concurrency + 1
-                    )
-                    for host, registry in config.by_host.items()
+                    host: each.over(base.settings(host), explicit=each.explicit).with_(concurrency=concurrency + 1)
+                    for host, each in config.by_host.items()
                 },
             },
             named=named,
