@@ -24,7 +24,7 @@ from oci.errors import InvalidInput
 from oci.mirror.config import BLOCK
 from oci.options import Option, Options, field_schema, leaves_of, option
 from oci.reference import S3_PREFIX, ArchiveName
-from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
+from oci.registry.options import RegistryOptions
 from tasks.run import Side
 
 SLUG = "block_type_slug"
@@ -48,10 +48,6 @@ def block_of(value: Any) -> Any:
     return str(reference["block_document_id"]) if isinstance(reference, Mapping) else reference
 
 
-def _blocks_of(value: Any) -> Any:
-    return [block_of(item) for item in value] if isinstance(value, list | tuple) else [block_of(value)]
-
-
 def credentials_option(title: str, example: str) -> msgspec.Meta:
     return option(
         title,
@@ -59,7 +55,7 @@ def credentials_option(title: str, example: str) -> msgspec.Meta:
         "registries use the worker's environment and docker config.",
         examples=[[example]],
         max_length=16,
-        spelled=_blocks_of,
+        spelled=lambda value: list(map(block_of, value if isinstance(value, list | tuple) else [value])),
     )
 
 
@@ -131,18 +127,9 @@ def archive_name(locations: tuple[str, ...]) -> ArchiveName | None:
     return ArchiveName.of(*map(archive_location, locations)) if locations else None
 
 
-def side(
-    options: RegistryOptions,
-    credentials: tuple[str, ...],
-    concurrency: int = DEFAULT_CONCURRENCY,
-    s3_store: str = "",
-) -> Side:
-    return Side(
-        settings=options.with_(concurrency=concurrency),
-        credentials=credentials,
-        anonymous=options.anonymous,
-        s3_store=s3_store,
-    )
+def side(options: RegistryOptions, credentials: tuple[str, ...], concurrency: int, s3_store: str = "") -> Side:
+    settings = options.with_(concurrency=concurrency)
+    return Side(settings=settings, credentials=credentials, anonymous=options.anonymous, s3_store=s3_store)
 
 
 R = TypeVar("R")
