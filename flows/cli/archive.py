@@ -162,13 +162,7 @@ def diff(invocation: Invocation, /, before: str, after: str) -> None:
 @export_flags
 @store_flags
 @registry_flags(sides=True)
-def plan(
-    invocation: Invocation,
-    /,
-    tarball: ExportOptions,
-    source: dict[str, Any],
-    **flags: Any,
-) -> None:
+def plan(invocation: Invocation, /, tarball: ExportOptions, source: dict[str, Any], **flags: Any) -> None:
     """Say what an archive would hold, byte for byte: its members, its parts, the requests. The same as
     `copy --to-tar ... --plan`."""
     if not flags["to_tar"]:
@@ -349,12 +343,7 @@ def _summary(plan: ArchivePlan, report: ArchiveReport) -> str:
 
 
 def to_docker(
-    invocation: Invocation,
-    request: RelocationRequest,
-    *,
-    name: str,
-    recorder: Recorder | None,
-    flags: dict[str, Any],
+    invocation: Invocation, request: RelocationRequest, *, name: str, recorder: Recorder | None, flags: dict[str, Any]
 ) -> None:
     """Writes the file that `request.to` names, and its signature and receipt. `name` is what its only image is called;
     empty for what its source or the tags that are asked for call each."""

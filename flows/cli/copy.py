@@ -44,7 +44,6 @@ from oci.units import counted, show_cost, show_size
 if TYPE_CHECKING:
     from oci.receipts.record import Recorder
 
-IMAGE, BUNDLE = "image", "bundle"
 _OF_REPOSITORIES = {
     "repair": "--repair",
     "repo_based_tags": "--repo-based-tags",
@@ -100,12 +99,7 @@ _RARE = """--repo-based-tags --name-images --only --cosign-signatures --ignore-b
 @store_flags
 @registry_flags(sides=True)
 def copy(
-    invocation: Invocation,
-    /,
-    tarball: ExportOptions,
-    source: dict[str, Any],
-    receipts: ReceiptOptions,
-    **flags: Any,
+    invocation: Invocation, /, tarball: ExportOptions, source: dict[str, Any], receipts: ReceiptOptions, **flags: Any
 ) -> None:
     """Copy a bundle, an image, what a lock lists or an archive, with all it references, to another registry, a folder
     or an archive."""
@@ -269,7 +263,7 @@ def _summary(result: RelocationResult, *, plain: bool) -> str:
 def _kinds(plan: Plan, outcomes: Sequence[ImageOutcome], *, plain: bool) -> str:
     """`1 image`, or `7 (2 bundles, 3 images, 2 indexes)`."""
     names = (plan.by_digest[outcome.digest].kind for outcome in outcomes)
-    kinds = Counter(IMAGE if plain and kind == BUNDLE else kind for kind in names)
+    kinds = Counter("image" if plain and kind == "bundle" else kind for kind in names)
     if len(kinds) < 2:
         return counted(len(outcomes), *kinds) if kinds else "0 images"
     return f"{len(outcomes)} ({', '.join(counted(count, kind) for kind, count in sorted(kinds.items()))})"
