@@ -32,8 +32,8 @@ from oci.registry.credentials.tokens import (
     scopes_to_ask,
     strongest,
 )
+from oci.registry.endpoints import Scope, Target
 from oci.registry.http.origin import Origin, canonical_host
-from oci.registry.http.request import Scope, Target
 from oci.registry.profiles import Learned
 
 REFUSALS = frozenset({401, 403, 404})

@@ -20,10 +20,9 @@ from oci.digest import Chunk, Digest, hex_of, verified
 from oci.errors import Denied, NotFound, RateLimited, StoreError, Unauthorized, Unavailable
 from oci.meter import PartThreads
 from oci.registry import endpoints
-from oci.registry.endpoints import GET_BLOB, GET_FIRST_BYTE, GET_RANGE, HEAD_BLOB, Kind
+from oci.registry.endpoints import GET_BLOB, GET_FIRST_BYTE, GET_RANGE, HEAD_BLOB, Kind, Request
 from oci.registry.http.answer import Answer, OpenAnswer, codings_of, undone
 from oci.registry.http.pace import RETRIED_STATUSES
-from oci.registry.http.request import Request
 from oci.registry.http.transport import Remote, Transport
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")

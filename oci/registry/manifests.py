@@ -10,9 +10,8 @@ from oci.errors import Denied, InvalidManifest, NotFound, StoreError, Unauthoriz
 from oci.manifest import ACCEPT, Manifest, parse_manifest
 from oci.reference import Repository
 from oci.registry import endpoints
-from oci.registry.endpoints import DELETE_MANIFEST, GET_MANIFEST, HEAD_MANIFEST, PUT_MANIFEST, Kind
+from oci.registry.endpoints import DELETE_MANIFEST, GET_MANIFEST, HEAD_MANIFEST, PUT_MANIFEST, Kind, Request
 from oci.registry.http.answer import Answer
-from oci.registry.http.request import Request
 from oci.registry.http.transport import Remote
 
 _ACCEPT = {"Accept": ACCEPT}

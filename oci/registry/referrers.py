@@ -13,9 +13,8 @@ from oci.digest import Digest
 from oci.errors import Denied, InvalidManifest, NotFound, RateLimited, StoreError, Unauthorized, Unavailable
 from oci.manifest import Manifest, parse_manifest
 from oci.registry import endpoints
-from oci.registry.endpoints import GET_REFERRERS, PUT_MANIFEST
+from oci.registry.endpoints import GET_REFERRERS, PUT_MANIFEST, Target
 from oci.registry.http.answer import Answer
-from oci.registry.http.request import Target
 from oci.registry.http.transport import Remote
 from oci.registry.manifests import get_manifest, put_manifest
 from oci.registry.profiles import is_refusal

@@ -172,9 +172,6 @@ class Registries:
         for name in names:
             self.transport(name.registry).login.expect(name.path)
 
-    def learned(self, registry: str) -> Learned:
-        return self.transport(registry).learned
-
     def transport(self, registry: str) -> Transport:
         with self._lock:
             transport = self._transports.get(registry)

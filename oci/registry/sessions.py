@@ -18,11 +18,20 @@ from oci.digest import Chunk, is_other_digest
 from oci.errors import Cancelled, NotFound, StoreError, TransshipError
 from oci.registry import endpoints
 from oci.registry.blobs import has_blob
-from oci.registry.endpoints import DELETE_UPLOAD, GET_UPLOAD, PATCH_UPLOAD, POST_UPLOAD, PUT_UPLOAD, Kind
+from oci.registry.endpoints import (
+    DELETE_UPLOAD,
+    GET_UPLOAD,
+    PATCH_UPLOAD,
+    POST_UPLOAD,
+    PUT_UPLOAD,
+    Kind,
+    Request,
+    Scope,
+    Target,
+)
 from oci.registry.http.answer import Answer
 from oci.registry.http.body import Memory, Parts
 from oci.registry.http.origin import origin_of
-from oci.registry.http.request import Request, Scope, Target
 from oci.registry.http.transport import Remote
 from oci.registry.profiles import CHUNK
 from oci.registry.state import KeptUpload

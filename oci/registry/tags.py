@@ -13,9 +13,8 @@ from oci.descriptor import parse_json
 from oci.errors import Refused, StoreError
 from oci.reference import is_path, is_tag
 from oci.registry import endpoints
-from oci.registry.endpoints import GET_CATALOG, GET_TAGS, GET_TAGS_AFTER, GET_TAGS_PAGE, Kind
+from oci.registry.endpoints import GET_CATALOG, GET_TAGS, GET_TAGS_AFTER, GET_TAGS_PAGE, Kind, Scope, Target
 from oci.registry.http.answer import Answer
-from oci.registry.http.request import Scope, Target
 from oci.registry.http.transport import Remote, Transport
 from oci.registry.profiles import is_refusal
 

@@ -22,8 +22,7 @@ from oci.errors import Denied, RateLimited, StoreError, Unauthorized
 from oci.manifest import Manifest
 from oci.reference import Repository
 from oci.registry.blobs import has_blob
-from oci.registry.endpoints import POST_BLOB, POST_MOUNT, POST_SELF_MOUNT, Kind
-from oci.registry.http.request import Scope
+from oci.registry.endpoints import POST_BLOB, POST_MOUNT, POST_SELF_MOUNT, Kind, Scope
 from oci.registry.http.transport import Remote
 from oci.registry.sessions import CUT, SMALL, Session
 from oci.store import BlobOutcome, BlobReader

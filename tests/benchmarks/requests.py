@@ -22,8 +22,8 @@ from oci.meter import Meter
 from oci.reference import Repository
 from oci.registry import endpoints
 from oci.registry.credentials.credential import Credentials
+from oci.registry.endpoints import Request, Scope
 from oci.registry.http.body import PIECE
-from oci.registry.http.request import Request, Scope
 from oci.registry.options import RegistryOptions
 from oci.registry.repository import Registries
 

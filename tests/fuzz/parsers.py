@@ -39,14 +39,13 @@ from oci.receipts.receipt import Place, ReceivedImage, RelocationReceipt, Tool, 
 from oci.reference import parse_any, parse_store, parse_tag
 from oci.registry.credentials.keychains import _expiry
 from oci.registry.credentials.tokens import parse_challenges, read_token
-from oci.registry.endpoints import GET_TAGS
+from oci.registry.endpoints import BASE, GET_TAGS
 from oci.registry.http import http1
 from oci.registry.http.answer import Answer
 from oci.registry.http.body import Headers, WireError
 from oci.registry.http.errors import _explained, remaining_pulls, without_login
 from oci.registry.http.origin import normal_host, split_url
 from oci.registry.http.pace import retry_after
-from oci.registry.http.request import BASE
 from oci.registry.http.transport import Transport
 from oci.registry.tags import _names, next_page
 from oci.relocation.plan import Plan

@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from oci.registry.http.request import Scope
+from oci.registry.endpoints import Scope
 
 SCOPES = 25
 """Repositories that one token is asked for: some 1,500 characters of a URL."""

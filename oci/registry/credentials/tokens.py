@@ -18,8 +18,8 @@ import msgspec
 from oci.descriptor import parse_json
 from oci.registry.credentials.credential import Credential
 from oci.registry.credentials.succession import Token, covers
+from oci.registry.endpoints import Scope
 from oci.registry.http.answer import Answer
-from oci.registry.http.request import Scope
 
 CHALLENGE_LIMIT = 32 << 10
 """Characters of a `WWW-Authenticate` that are read."""

@@ -14,10 +14,10 @@ import msgspec
 from oci.digest import Chunk
 from oci.errors import StoreError
 from oci.manifest import RAISE_LIMIT
+from oci.registry.endpoints import Request
 from oci.registry.http.body import Headers, Response, WireError
 from oci.registry.http.errors import Failures
 from oci.registry.http.pace import COUNTED, Pace
-from oci.registry.http.request import Request
 
 if TYPE_CHECKING:
     from oci.registry.http.http2 import Http2Response

@@ -18,10 +18,10 @@ import msgspec
 from oci.cancel import CancelToken
 from oci.descriptor import parse_json
 from oci.errors import Cancelled, Denied, NotFound, RateLimited, Refused, StoreError, Unauthorized, Unavailable
+from oci.registry.endpoints import Request
 from oci.registry.http.body import WireError
 from oci.registry.http.origin import Origin, Proxy
 from oci.registry.http.pace import RETRIED_CODES, RETRIED_STATUSES, SLOW_DOWN_CODES, retry_after
-from oci.registry.http.request import Request
 from oci.registry.options import RegistryOptions
 
 ERROR_LIMIT = 64 << 10

@@ -26,7 +26,7 @@ from oci.meter import Meter
 from oci.reference import Repository
 from oci.registry.auth import REFUSALS, Authenticator
 from oci.registry.credentials.credential import Credentials
-from oci.registry.endpoints import Kind
+from oci.registry.endpoints import BASE, Kind, Request, Target
 from oci.registry.http.address_policy import AddressPolicy, host_of, is_loopback
 from oci.registry.http.answer import SHORT, Answer, OpenAnswer
 from oci.registry.http.body import Response, WireError
@@ -34,7 +34,6 @@ from oci.registry.http.connections import Connections
 from oci.registry.http.errors import ERROR_LIMIT, Failures, shown, shown_fields, without_login
 from oci.registry.http.origin import Origin, origin_of, split_url
 from oci.registry.http.pace import Attempts, Bucket, Pace, is_slow_down
-from oci.registry.http.request import BASE, Request, Target
 from oci.registry.options import RegistryOptions
 from oci.registry.profiles import Learned
 

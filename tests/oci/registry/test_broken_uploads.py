@@ -58,7 +58,7 @@ def test_a_session_that_is_lost_begins_anew_in_whatever_words(
         client = make_client(chunk_size=0 if lost_at == "the only PUT" else 100_000)
         uploaded(client, server)
         assert not server.once
-        assert client.registries.learned(server.host).works(endpoints.PATCH_UPLOAD) is not False
+        assert client.registries.transport(server.host).learned.works(endpoints.PATCH_UPLOAD) is not False
 
 
 @pytest.mark.parametrize("stated", ["0-{size}", "0-{less}", "bytes 0-{last}", "bytes=0-{last}", ""])
@@ -120,7 +120,7 @@ def test_what_an_earlier_run_saw_of_chunks_is_doubted_where_nothing_else_is_left
 
     with Quirky(narrow) as server:
         client = make_client()
-        learned = client.registries.learned(server.host)
+        learned = client.registries.transport(server.host).learned
         learned._assumed[endpoints.PATCH_UPLOAD] = learned._works[endpoints.PATCH_UPLOAD] = False
         uploaded(client, server, LARGE)
         assert learned.works(endpoints.PATCH_UPLOAD) is not False

@@ -306,7 +306,7 @@ def test_what_is_recognised_begins_where_its_profile_says(make_client: Make) -> 
         store = client.repository(server.host, "a/b")
         store.head_manifest("v1")
         assert store.put_blob(described(SMALL), reader_of(SMALL)) is BlobOutcome.WRITTEN
-        assert client.registries.learned(server.host).profile.name == "Nexus"
+        assert client.registries.transport(server.host).learned.profile.name == "Nexus"
         assert not any("digest=" in seen.path for seen in server.requests() if seen.method == "POST")
 
 

@@ -16,7 +16,7 @@ from oci.digest import digest_of
 from oci.errors import StoreError, Unauthorized
 from oci.registry.credentials.credential import Credential
 from oci.registry.credentials.succession import PATIENCE, Succession
-from oci.registry.http.request import Scope
+from oci.registry.endpoints import Scope
 from oci.registry.profiles import ENDS_OLDER
 from oci.registry.state import State
 from oci.store import reader_of
@@ -135,7 +135,7 @@ def test_another_process_that_logs_in_all_the_time(make_client: Make) -> None:
         fill(server, range(40))
         clients = make_client(LOGIN, "source", retries=0), make_client(LOGIN, "destination", retries=0)
         move(clients, server.host, range(20))
-        assert all(client.registries.learned(server.host).ends_older for client in clients)
+        assert all(client.registries.transport(server.host).learned.ends_older for client in clients)
         over = threading.Event()
         ended = 0
 

@@ -153,7 +153,7 @@ def test_the_next_run_begins_with_the_rate_that_a_registry_allowed(tmp_path: Pat
             before = server.refused.total()
             with registries(folder) as (opened, _), ThreadPoolExecutor(8) as threads:
                 store = opened.repository(Repository(host, "a/b"))
-                begun.append(opened.learned(host).rates.get("POST upload", 0.0))
+                begun.append(opened.transport(host).learned.rates.get("POST upload", 0.0))
                 blobs = [f"{len(begun)} {number}".encode() for number in range(24)]
                 done = threads.map(
                     lambda data, to=store: to.put_blob(described(data), reader_of(data), fresh=True), blobs
@@ -343,7 +343,7 @@ def test_wrong_bytes_of_an_earlier_run_are_sent_again(tmp_path: Path) -> None:
             opened.repository(name).put_blob(described(DATA), Interrupted(bad, 3_000_000), fresh=True)
         with registries(tmp_path) as (opened, _):
             opened.repository(name).put_blob(described(DATA), reader_of(DATA))
-            assert opened.learned(server.host).works(endpoints.PATCH_UPLOAD) is not False
+            assert opened.transport(server.host).learned.works(endpoints.PATCH_UPLOAD) is not False
         assert server.store.blobs[digest_of(DATA)] == DATA
         assert not server.store.uploads
 

@@ -17,8 +17,8 @@ from oci.registry.credentials.config_files import ConfigFiles
 from oci.registry.credentials.credential import ANONYMOUS, Credential, Credentials, Fixed
 from oci.registry.credentials.environment import default_credentials
 from oci.registry.credentials.keychains import COVERS, Keychain, _expiry
+from oci.registry.endpoints import Scope
 from oci.registry.http.origin import canonical_host, split_pattern
-from oci.registry.http.request import Scope
 from oci.registry.options import RegistryOptions
 from oci.registry.repository import Registries
 

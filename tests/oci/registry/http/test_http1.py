@@ -16,9 +16,9 @@ import pytest
 from oci.errors import NotFound, Refused, StoreError, Unavailable
 from oci.reference import Repository
 from oci.registry import endpoints
+from oci.registry.endpoints import Request, Scope
 from oci.registry.http.answer import Answer
 from oci.registry.http.body import PIECE, Buffers
-from oci.registry.http.request import Request, Scope
 from tests.oci.registry.conftest import Client
 
 Make = Callable[..., Client]

@@ -17,8 +17,8 @@ from oci.errors import InvalidReference, Refused, StoreError
 from oci.reference import Repository
 from oci.registry import endpoints
 from oci.registry.credentials.credential import Credential
+from oci.registry.endpoints import BASE
 from oci.registry.http.origin import normal_host, origin_of, split_url
-from oci.registry.http.request import BASE
 from oci.store import reader_of
 from tests.oci.registry.conftest import Client
 from tests.servers.http_server import LoopbackServer, QuietHandler
