@@ -127,13 +127,13 @@ class Authenticator:
 
     def identity(self, sent: str) -> str:
         """Who sent a request with this Authorization header, in words."""
-        record = self._tokens.sent(sent)
+        record = self._tokens.sent.get(sent)
         return record.identity if record is not None else "anonymous"
 
     def accepted(self, scopes: tuple[Scope, ...], sent: str, started: float) -> None:
         """Takes in that the Authorization header `sent` was good for a request that began at a moment of the monotonic
         clock."""
-        record = self._tokens.sent(sent)
+        record = self._tokens.sent.get(sent)
         if record is None or record.grant is None:
             return
         succession = record.grant.succession
@@ -148,7 +148,7 @@ class Authenticator:
         """Takes in an answer with one of REFUSALS to a request with the Authorization header `sent`. Gives the header
         to send the request with once more, or None. `again` says that it was sent again already: a login that is
         refused twice stays refused, unless other requests have used up or ended its token in the meantime."""
-        record = self._tokens.sent(sent)
+        record = self._tokens.sent.get(sent)
         token = record.grant if record is not None and status == 401 else None
         wrong_scope = _WRONG_SCOPE in headers.get("www-authenticate", "")
         if token is not None and not wrong_scope:
@@ -234,7 +234,7 @@ class Authenticator:
         """Whether a 401 without a challenge, or a 403 to what was sent for long, means that another login is needed."""
         if status == 401 and self._drop_assumption(sent):
             return True
-        record = self._tokens.sent(sent)
+        record = self._tokens.sent.get(sent)
         if status == 404 or (status == 403 and record is not None and time.monotonic() - record.since < LONG):
             return False
         self._tokens.drop(sent, scope)

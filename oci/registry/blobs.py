@@ -22,6 +22,7 @@ from oci.meter import PartThreads
 from oci.registry import endpoints
 from oci.registry.endpoints import GET_BLOB, GET_FIRST_BYTE, GET_RANGE, HEAD_BLOB, Kind, Request
 from oci.registry.http.answer import Answer, OpenAnswer, codings_of, undone
+from oci.registry.http.body import size_of
 from oci.registry.http.pace import RETRIED_STATUSES
 from oci.registry.http.transport import Remote, Transport
 
@@ -53,7 +54,7 @@ def blob_size(remote: Remote, digest: Digest) -> int | None:
     if answer is not None:
         if answer.status == 404:
             return None
-        size = _number(answer.headers.get("content-length", ""))
+        size = size_of(answer.headers.get("content-length", ""))
         if size and answer.headers.get("content-encoding", "identity") == "identity":
             return size  # 0 is what proxies write that have seen no body
     return _first_byte(remote, digest, refusal)
@@ -109,8 +110,8 @@ def _stated(answer: OpenAnswer, digest: Digest) -> int | None:
     """The size of a blob by the answer to a GET; None where only a part of it came, and no word of the whole."""
     if answer.status == 206:
         total = _CONTENT_RANGE.fullmatch(answer.headers.get("content-range", "").strip())
-        return _number(total.group(3)) if total is not None else None
-    size = _number(answer.headers.get("content-length", ""))
+        return size_of(total.group(3)) if total is not None else None
+    size = size_of(answer.headers.get("content-length", ""))
     if not codings_of(answer.headers):
         return size if size is not None else sum(map(len, answer.chunks()))
     # Compressed on the way, or labelled with the coding that the blob has by itself: the digest tells.
@@ -129,10 +130,6 @@ def _stated(answer: OpenAnswer, digest: Digest) -> int | None:
         plain = sum(map(len, undone(chunks, codings_of(answer.headers))))
     sum(map(len, chunks))
     return size if as_sent.hexdigest() == hex_of(digest) or not plain else plain
-
-
-def _number(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
 
 
 def _request(remote: Remote, kind: Kind, digest: Digest, **more: Any) -> Request:

@@ -30,7 +30,7 @@ from oci.registry.endpoints import (
     Target,
 )
 from oci.registry.http.answer import Answer
-from oci.registry.http.body import Memory, Parts
+from oci.registry.http.body import Memory, Parts, size_of
 from oci.registry.http.origin import origin_of
 from oci.registry.http.transport import Remote
 from oci.registry.profiles import CHUNK
@@ -110,9 +110,7 @@ class Session:
     def open(self, answer: Answer) -> None:
         """Takes in the session that the registry started."""
         self._location, self._offset = self._located(answer), 0
-        minimum = answer.headers.get("oci-chunk-min-length", "")
-        is_number = minimum.isascii() and minimum.isdigit() and len(minimum) <= 18
-        self._minimum = min(int(minimum), CHUNK_LIMIT) if is_number else 0
+        self._minimum = min(size_of(answer.headers.get("oci-chunk-min-length", "")) or 0, CHUNK_LIMIT)
 
     def confirm(self, answer: Answer) -> None:
         stored = answer.headers.get("docker-content-digest", "")

@@ -131,7 +131,8 @@ class Tokens:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._tokens: list[Token] = []
-        self._sent: dict[str, Sent] = {}
+        self.sent: dict[str, Sent] = {}
+        """By Authorization header, those of late."""
         self._ended: tuple[Token, ...] = ()
         """The last two that ended before their time."""
 
@@ -164,7 +165,7 @@ class Tokens:
         """Takes out a token that was refused. One that was good before, and whose time hasn't come, ended early; unless
         it was the only one, and is refused for one repository alone, or was ended by another that was given."""
         with self._lock:
-            sent = self._sent.get(header)
+            sent = self.sent.get(header)
             token = sent.grant if sent is not None else None
             if token is None or not (token in self._tokens or token is token.succession.current):
                 return
@@ -179,20 +180,16 @@ class Tokens:
             self._ended = (*self._ended[-1:], token)
             succession.end_by_itself(self._ended)
 
-    def sent(self, header: str) -> Sent | None:
-        """What is known of a header; None when it wasn't sent, or long ago."""
-        return self._sent.get(header)
-
     def send(self, header: str, identity: str, token: Token | None) -> bool:
         """Notes that a header is sent. True when that is news."""
-        record = self._sent.get(header)
+        record = self.sent.get(header)
         if record is not None and record.identity == identity:
             record.grant = token
             return False
         with self._lock:
-            self._sent[header] = Sent(identity, time.monotonic() if record is None else record.since, token)
-            if len(self._sent) > _REMEMBERED:
-                del self._sent[next(iter(self._sent))]
+            self.sent[header] = Sent(identity, time.monotonic() if record is None else record.since, token)
+            if len(self.sent) > _REMEMBERED:
+                del self.sent[next(iter(self.sent))]
         return True
 
 

@@ -306,10 +306,15 @@ class Memory:
                 self._freed.notify_all()
 
 
+def size_of(text: str) -> int | None:
+    """The number in a header; None for what isn't one, or is beyond all sizes."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
+
+
 def _length(text: str) -> int:
     """Content-Length, which may come twice when it says the same (RFC 9110, 8.6)."""
     values = {part.strip() for part in text.split(",")}
-    value = values.pop()
-    if values or not value.isascii() or not value.isdigit() or len(value) > 18:
+    size = size_of(values.pop())
+    if values or size is None:
         raise WireError(f"the answer has a broken Content-Length: {text[:60]!r}")
-    return int(value)
+    return size

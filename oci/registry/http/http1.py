@@ -85,7 +85,7 @@ class Connection:
         as it is when its `length` is known, otherwise in chunks. Stops when the answer comes before the body's end; a
         peer that closes early has perhaps answered, so that is left to `answer`."""
         self.reusable = False
-        self._set_timeout(idle)
+        self.set_idle_timeout(idle)
         if stream is None and len(body) <= _TOGETHER:
             self._send(head + b"\r\n" + body)
             return
@@ -96,7 +96,7 @@ class Connection:
             try:
                 if self._something_came() and self._is_final():
                     return
-                self._set_timeout(idle)
+                self.set_idle_timeout(idle)
                 if length is None and chunk:
                     self._send(b"%x\r\n" % len(chunk))
                 self._send(chunk)
@@ -118,7 +118,7 @@ class Connection:
         """Reads the header of the answer within so many seconds. Interim answers are passed over."""
         deadline = time.monotonic() + seconds
         for _ in range(INTERIM_LIMIT):
-            self._set_timeout(max(0.001, deadline - time.monotonic()))
+            self.set_idle_timeout(max(0.001, deadline - time.monotonic()))
             status, headers, version = self._head(deadline)
             if status >= 200:
                 self.served += 1
@@ -155,9 +155,6 @@ class Connection:
             if not self._fill():
                 raise WireError("the connection was closed in the middle of the body")
 
-    def set_idle_timeout(self, seconds: float) -> None:
-        self._set_timeout(seconds)
-
     def _head(self, deadline: float) -> tuple[int, Headers, int]:
         scanned = 0
         while True:
@@ -172,7 +169,7 @@ class Connection:
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:
                     raise WireError("timeout awaiting response headers: they don't end", timed_out=True)
-                self._set_timeout(remaining)
+                self.set_idle_timeout(remaining)
             try:
                 filled = self._fill()
             except WireError as error:
@@ -224,7 +221,7 @@ class Connection:
             return True
         if not self._poll.poll(0):
             return False
-        self._set_timeout(0.0)
+        self.set_idle_timeout(0.0)
         try:
             return bool(self._fill()) or stale
         except WireError as error:
@@ -243,7 +240,7 @@ class Connection:
             self._start = at + 4
         return self._start < self._end
 
-    def _set_timeout(self, seconds: float) -> None:
+    def set_idle_timeout(self, seconds: float) -> None:
         if seconds != self._timeout:
             try:
                 self._sock.settimeout(seconds)
