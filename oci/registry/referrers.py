@@ -50,9 +50,10 @@ def list_referrers(
     tag is taken for none, and the report says so; with `exhaustive` the denial is raised."""
     learned = remote.learned
     listed: tuple[Descriptor, ...] | None = None
+    is_assumed = learned.is_assumed(GET_REFERRERS)  # before what it is about: another thread may learn both meanwhile
     if learned.works(GET_REFERRERS) is False:
         listed = _from_tag(remote, subject)
-        if listed is not None or not learned.is_assumed(GET_REFERRERS):
+        if listed is not None or not is_assumed:
             return _filtered(listed or (), artifact_type)
     try:
         descriptors = _from_api(remote, subject, artifact_type)
