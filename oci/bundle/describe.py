@@ -109,13 +109,11 @@ class _Walk:
                         layers=self._layers_of(where, child),
                     )
                 )
-        extra: list[DescribedImage] = []
+        extra: list[DescribedImage | None] = []
         if self._signatures:
             subjects = [(source, manifest.digest), *((where, child.digest) for where, child, _ in places)]
-            looked = self._threads.map(lambda pair: self._signature(*pair), subjects)
-            extra.extend(signature for signature in looked if signature is not None)
-        locations = self._tagged(source, tagnames.locations(manifest.digest), INTERNAL, {})
-        extra.extend([locations] if locations is not None else [])
+            extra += self._threads.map(lambda pair: self._signature(*pair), subjects)
+        extra.append(self._tagged(source, tagnames.locations(manifest.digest), INTERNAL, {}))
         return DescribedBundle(
             digest=manifest.digest,
             image=f"{source.name}@{manifest.digest}",
@@ -123,7 +121,7 @@ class _Walk:
             annotations=entry.annotations,
             layers=self._layers_of(source, manifest),
             bundles=tuple({bundle.digest: bundle for bundle in nested}.values()),
-            images=tuple({image.key: image for image in (*images, *extra)}.values()),
+            images=tuple({image.key: image for image in (*images, *filter(None, extra))}.values()),
         )
 
     def _find(self, home: Source, entry: LockedImage) -> tuple[Source, Manifest, bool]:

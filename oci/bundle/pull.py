@@ -56,7 +56,7 @@ class PullRequest:
     limits: UnpackLimits = DEFAULT_LIMITS
 
     def __post_init__(self) -> None:
-        named = [name for name in ("bundle", "image", "lock") if getattr(self, name)]
+        named = list(filter(None, (self.bundle, self.image, self.lock)))
         if len(named) > 1:
             raise InvalidInput("Expected only one of image, bundle, or lock")
         if not named:

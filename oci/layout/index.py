@@ -96,11 +96,11 @@ class LayoutIndex:
         """By the exact name; else by the tag of a full name, as other tools write them; else the only entry there is,
         which is `latest` when it has no name at all. Raises Refused when the name is that of several manifests."""
         entries = self.entries()
-        matching = [entry for entry in entries if entry.annotations.get(REF_NAME) == tag] or [
-            entry for entry in entries if _is_named(entry.annotations, tag)
-        ]
-        if not matching and tag == "latest" and _is_nameless(entries):
-            matching = list(entries)
+        matching = (
+            [entry for entry in entries if entry.annotations.get(REF_NAME) == tag]
+            or [entry for entry in entries if _is_named(entry.annotations, tag)]
+            or (list(entries) if tag == "latest" and _is_nameless(entries) else [])
+        )
         if len({entry.digest for entry in matching}) > 1:
             raise Refused(
                 f"index.json gives this name to {len(matching)} manifests",

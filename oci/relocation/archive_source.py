@@ -209,9 +209,7 @@ def _below(
 def _main(archive: Archive, elements: dict[Digest, list[ArchiveEntry]]) -> Digest | None:
     roots = [digest for digest, group in elements.items() if any(element.is_root_bundle for element in group)]
     plain = [digest for digest, group in elements.items() if _role(archive, group) is Role.LISTED]
-    if roots:
-        return roots[0]
-    return plain[0] if len(plain) == 1 else None
+    return next(iter(roots), plain[0] if len(plain) == 1 else None)
 
 
 def _role(archive: Archive, group: Sequence[ArchiveEntry]) -> Role:

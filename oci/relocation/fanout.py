@@ -326,10 +326,7 @@ class BlobPool(Generic[T]):
 def wait_all(futures: list[Future[T]]) -> list[T]:
     """Returns the results in order. Waits for all of them before it raises the first failure, so that nothing is left
     running behind the caller's back; a cancellation outranks the failures it caused."""
-    errors = [error for error in (future.exception() for future in futures) if error is not None]
-    for error in errors:
-        if isinstance(error, Cancelled):
-            raise error
+    errors = [error for future in futures if (error := future.exception()) is not None]
     if errors:
-        raise errors[0]
+        raise next((error for error in errors if isinstance(error, Cancelled)), errors[0])
     return [future.result() for future in futures]

@@ -279,7 +279,7 @@ def planned_blobs(nodes: Iterable[Node], mounted: Mapping[Digest, Repository]) -
         for blob in node.blobs:
             blobs.setdefault(blob.digest, blob)
             stores.setdefault(blob.digest, {})[mounted.get(blob.digest, node.store)] = None
-    planned = (
+    return tuple(
         PlannedBlob(
             digest=blob.digest,
             size=blob.size,
@@ -287,9 +287,8 @@ def planned_blobs(nodes: Iterable[Node], mounted: Mapping[Digest, Repository]) -
             stores=tuple(stores[blob.digest]),
             urls=() if blob.distributable else blob.urls,
         )
-        for blob in blobs.values()
+        for blob in sorted(blobs.values(), key=lambda blob: (-blob.size, blob.digest))
     )
-    return tuple(sorted(planned, key=lambda blob: (-blob.size, blob.digest)))
 
 
 _ATTESTED = "vnd.docker.reference.digest"
