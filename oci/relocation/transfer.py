@@ -219,7 +219,7 @@ def _move_to_all(  # noqa: PLR0917 - called by the pool
     resolve: Callable[[Hashable, BlobOutcome | BaseException], None],
 ) -> None:
     """Starts a thread for each destination, because each waits for its own network."""
-    read = partial(_followed, session, blob, session.source(blob.stores[0]), {name.registry for name in plan_of})
+    read = partial(_followed, session, blob, session.source(blob.stores[0]), {name.registry for name in claims})
     shared = SharedRead(read, seats=len(keys), cancel=session.cancel)
 
     def move(name: StoreName) -> None:

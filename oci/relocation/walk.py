@@ -151,7 +151,7 @@ class Walk:
         """Says whether a manifest at the destination may be a bundle whose images are not there."""
         if not self._bundles or entry.role not in _BUNDLE_ROLES or present.is_index or entry.hint is False:
             return False
-        return not (entry.hint and self._has_locations(entry.digest)) or self._with_attachments
+        return self._with_attachments or not (entry.hint and self._has_locations(entry.digest))
 
     def _has_locations(self, bundle: Digest) -> bool:
         """Says whether the destination has all that a bundle lists. An image that is to get a readable name is looked

@@ -19,6 +19,7 @@ from oci.relocation.run import Relocation
 from oci.relocation.session import BlobLedger
 from oci.relocation.transfer import put_manifest, share_reads
 from tests.servers.docker_registry import DockerRegistry
+from tests.servers.strict_registry import StrictRegistry
 from tests.support.content import image, index, noise, push, push_blob
 from tests.support.relocating import session
 
@@ -74,6 +75,32 @@ def test_shared_reads_bring_a_layer_once_to_each_registry(
 
     assert receipt.bytes_written < 8 * MIB + 100_000
     assert receipt.bytes_mounted >= 3 * 8 * MIB
+
+
+def test_a_shared_read_is_charged_to_the_registries_that_it_goes_to(
+    registry: DockerRegistry,
+    other_registry: DockerRegistry,
+    destination: StrictRegistry,
+    repository: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A registry with a small bandwidth that needs none of it would slow down the others."""
+    push(registry.url, repository, image(1, layers=[noise(1, 100_000)]), "shared")
+    push(registry.url, repository, image(2, layers=[noise(2, 1000)]), "alone")
+    charged: list[set[str]] = []
+    with session() as one:
+        monkeypatch.setattr(one.bandwidth, "take", lambda _, registries: charged.append({*registries}))
+        shared, alone = (f"{registry.host}/{repository}:{tag}" for tag in ("shared", "alone"))
+        places = [f"{other_registry.host}/{repository}/to/{n}" for n in range(2)]
+        requests = [RelocationRequest(image=shared, to=to) for to in places]
+        requests.append(RelocationRequest(image=alone, to=f"{destination.host}/{repository}"))
+        plans = [make_plan(one, request) for request in requests]
+        share_reads(one, plans)
+        for request, plan in zip(requests, plans, strict=True):
+            Relocation(one, request, plan=plan).run()
+
+    assert any(other_registry.host in registries for registries in charged)
+    assert not any({other_registry.host, destination.host} <= registries for registries in charged)
 
 
 def test_an_interrupted_run_is_found_again_in_a_repository_without_tags(
