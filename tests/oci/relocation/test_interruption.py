@@ -107,8 +107,16 @@ def test_ten_kills_leave_no_name_for_something_incomplete_and_nothing_is_sent_tw
         target = f"{destination.host}/mirror/set"
         killed = 0
         for _ in range(KILLS):
+            enough = len(stored_blobs(destination)) + moments.randrange(IMAGES * 3 // KILLS)
             process = start(source, target)
-            time.sleep(moments.uniform(0.25, 0.9))
+            until(
+                f"{enough} blobs at the destination",
+                lambda process=process, enough=enough: (
+                    process.poll() is not None or len(stored_blobs(destination)) >= enough
+                ),
+                every=0.005,
+            )
+            time.sleep(moments.uniform(0, 0.05))  # between two blobs, and within any
             killed += process.poll() is None
             process.send_signal(signal.SIGKILL)
             process.communicate()
