@@ -96,6 +96,15 @@ def stored_blobs(registry: DockerRegistry) -> Counter[str]:
     return found
 
 
+def wait_for_blobs(destination: DockerRegistry, process: subprocess.Popen[bytes], count: int) -> None:
+    """Until the destination has so many, or the process has ended."""
+    until(
+        f"{count} blobs at the destination",
+        lambda: process.poll() is not None or len(stored_blobs(destination)) >= count,
+        every=0.005,
+    )
+
+
 @pytest.mark.slow
 def test_ten_kills_leave_no_name_for_something_incomplete_and_nothing_is_sent_twice(
     source: str, tmp_path: Path
@@ -109,13 +118,7 @@ def test_ten_kills_leave_no_name_for_something_incomplete_and_nothing_is_sent_tw
         for _ in range(KILLS):
             enough = len(stored_blobs(destination)) + moments.randrange(IMAGES * 3 // KILLS)
             process = start(source, target)
-            until(
-                f"{enough} blobs at the destination",
-                lambda process=process, enough=enough: (
-                    process.poll() is not None or len(stored_blobs(destination)) >= enough
-                ),
-                every=0.005,
-            )
+            wait_for_blobs(destination, process, enough)
             time.sleep(moments.uniform(0, 0.05))  # between two blobs, and within any
             killed += process.poll() is None
             process.send_signal(signal.SIGKILL)
