@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from enum import StrEnum
 from itertools import islice
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -41,9 +41,6 @@ from oci.relocation.transfer import (
 from oci.relocation.verify import Verification, verify
 from oci.store import found_manifest, reader_of
 from oci.units import counted
-
-if TYPE_CHECKING:
-    pass
 
 
 class Verify(StrEnum):
