@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from msgspec import Struct
 
-from oci.archive.entry import ArchiveEntry
+from oci.archive.entry import ArchiveEntry, entry_of
 from oci.archive.open import Stretch
 from oci.descriptor import CONFIG_TYPES, OCI_CONFIG, OCI_MANIFEST, Descriptor, as_list, as_object, as_text, parse_json
 from oci.digest import Chunk, Digest, digest_of, hex_of, is_digest
@@ -89,7 +89,10 @@ def parse(description: bytes, member: Callable[[str], Stretch | None]) -> Parsed
             except InvalidReference as error:
                 raise InvalidManifest(f"{path}.RepoTags: {error.message}") from error
             text = f"{reference.repository}@{manifest.digest}"
-            parsed.entries.append(ArchiveEntry(digest=manifest.digest, reference=text, tag=reference.tag))
+            entry = entry_of(
+                manifest.digest, f"{path}.RepoTags", reference=text, origin="", tag=reference.tag, is_root_bundle=False
+            )
+            parsed.entries.append(entry)
     return parsed
 
 
