@@ -121,7 +121,7 @@ async def open_shard(run: RelocationRun, text: str, *, ask: bool) -> list[Digest
     get_run_logger().info("%d images to copy: %s", len(shard.to_transfer), show_size(shard.bytes_to_move))
     for image in shard.images:
         if image.present:
-            run.outcomes[image.digest] = _outcome_of(image)
+            run.outcomes[image.digest] = ImageOutcome.of(image, DONE)
     return biggest_first(shard)
 
 
@@ -244,8 +244,8 @@ class RelocationWork:
         marked = await self._run.in_thread(with_present_marked, self._session, shard)
         missing = {image.digest for image in marked.to_transfer}
         for image in shard.to_transfer:
-            if image.digest not in missing:
-                self._run.outcomes.setdefault(image.digest, _outcome_of(image))
+            if image.digest not in missing:  # in place, although its helper sent no last word
+                self._run.outcomes.setdefault(image.digest, ImageOutcome.of(image, DONE))
         get_run_logger().warning("a helper was lost: %d of %d images are left of its shard", len(missing), len(units))
         return [digest for digest in units if digest in missing]
 
@@ -265,11 +265,6 @@ class RelocationWork:
 def _big_blobs(plan: Plan, images: Iterable[PlannedManifest]) -> set[Digest]:
     blobs = {blob for image in images for manifest in plan.below(image) for blob in manifest.blobs}
     return {digest for digest in blobs if plan.blob_by_digest[digest].size > SMALL}
-
-
-def _outcome_of(image: PlannedManifest) -> ImageOutcome:
-    """Returns the outcome of an image that is in place although its helper sent no last word."""
-    return ImageOutcome(digest=image.digest, subject=image.subject, role=image.role.value, status=DONE)
 
 
 class MirrorWork:

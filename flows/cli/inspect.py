@@ -107,8 +107,8 @@ def _about(inspection: Inspection) -> Iterator[str]:
     for name in _LINES:
         value = inner.get(name)
         if value:
-            shown = " ".join(map(str, value)) if isinstance(value, list | Mapping) else str(value)
-            yield f"{name}: {_one_line(shown)}"
+            words_of_value = map(str, value) if isinstance(value, list | Mapping) else (str(value),)
+            yield f"{name}: {_one_line(' '.join(words_of_value))}"
     environment = inner.get("Env")
     if isinstance(environment, list):
         yield from (f"Env: {_one_line(str(variable))}" for variable in environment)
@@ -127,7 +127,7 @@ def _one_line(text: str) -> str:
 
 
 def _in_archive(session: Session, locations: Sequence[str], name: str) -> tuple[Archive, Reference]:
-    """Opens an archive, and returns it with the reference of what `name` names in it."""
+    """Opens an archive. Returns it, and the reference of its image that `name` means."""
     from oci.relocation.archive_source import named_in_archive  # noqa: PLC0415 - brings the formats of archives
 
     archive = session.archive(ArchiveName.of(*locations))

@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -109,13 +110,14 @@ class Lines(Protocol):
 
 
 @dataclass
-class Bars:
+class Bars(ABC):
     """Rows with bars as text: the whole, then what is on its way."""
 
     _rates: Rates = field(default_factory=Rates, init=False)
 
+    @abstractmethod
     def overall(self) -> Row:
-        raise NotImplementedError
+        """Returns how far the whole is."""
 
     def parts(self) -> list[Row]:
         """Returns what is on its way right now."""

@@ -206,7 +206,7 @@ class Change:
 
 
 def different(kind: str, name: str, differences: Iterable[str]) -> Change:
-    """UPDATED with the names of what differs, or UNCHANGED without any."""
+    """Returns a change: UPDATED, which names the differences, or UNCHANGED where there are none."""
     named = ", ".join(differences)
     return Change(kind, name, Outcome.UPDATED if named else Outcome.UNCHANGED, named)
 

@@ -225,7 +225,7 @@ class _Nodes(Composer):
         return str(event.value)
 
     def plain(self, node: _Node, path: Path, depth: int) -> Any:
-        """Makes a plain value, and notes the lines of what is in it."""
+        """Returns the plain value of a node, and records the line of each path in it."""
         self._followed += 1
         if self._followed > FILE_VALUE_LIMIT:
             raise self.error_at(node.line, f"more than {FILE_VALUE_LIMIT} values once aliases are followed")

@@ -286,8 +286,8 @@ def _entries(plan: Plan, *, origins: bool) -> list[ArchiveEntry]:
 def _known_blobs(
     session: Session, where: str, plan: Plan, blobs: Iterable[PlannedBlob]
 ) -> tuple[str, frozenset[Digest]]:
-    """Returns the name of what the other side has, and which of the blobs are in it and may be left out. `where` is an
-    archive, a repository or layout folder, or a file in which digests stand, of blobs or of images.
+    """Says what a delta leaves out: returns a name for `where`, and those of `blobs` that it has. `where` is what the
+    other side has already: an archive, a repository, a layout folder, or a file with digests of blobs or images.
 
     Never the layers of bundles: an import has to read them to see what else there must be. Raises InvalidInput for
     anything else in `where`."""
@@ -327,7 +327,7 @@ def _read(path: str, limit: int, *, head: bool = False) -> bytes:
 
 
 def _digests_in(path: str, plan: Plan) -> set[Digest]:
-    """Returns the digests in a file, with those of what the images among them consist of."""
+    """Returns the digests that a file lists, and for each that is a manifest also those of its blobs and children."""
     digests = {Digest(text) for text in _DIGEST.findall(_read(path, _LIST_LIMIT).decode(errors="replace"))}
     if not digests:
         raise InvalidInput(f"{path}: there is no digest in it", hint="give a lock file, or a list of digests")

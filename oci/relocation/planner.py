@@ -258,8 +258,9 @@ def planned_manifest(
         request.tag_keeps_alive and node.role is Role.ROOT and bool(tags)
     )
     # As imgpkg does: what a lock lists is named after the store it was read from, everything else after its origin.
-    origin = (not request.lock and node.origin) or f"{node.store}@{node.digest}"
-    based = tagnames.repo_based(str(origin), node.digest) if request.repo_based_tags else ""
+    origin = None if request.lock else node.origin
+    named_after = str(origin or f"{node.store}@{node.digest}")
+    based = tagnames.repo_based(named_after, node.digest) if request.repo_based_tags else ""
     return PlannedManifest(
         **{name: getattr(node, name) for name in _PASSED_ON},
         blobs=tuple(blob.digest for blob in node.blobs),

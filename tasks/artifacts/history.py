@@ -50,6 +50,12 @@ def _unhidden(kind: str, markdown: str) -> bytes:
     return base64.b64decode(comment[1], validate=True) if comment else b""
 
 
+async def _stored(key: str) -> tuple[Any, str]:
+    """Returns the latest artifact of a key, None where there is none, and its text."""
+    latest = await Artifact.aget(key)
+    return latest, str(latest.data or "") if latest else ""
+
+
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -78,9 +84,8 @@ async def keep_history(mirror: str, run: PastRun) -> None:
     take it is warned of: a mirror doesn't fail for its history."""
     key = artifact_key("history", mirror)
     with warned("the history of %s can't be kept: %s", mirror):
-        latest = await Artifact.aget(key)
-        past = remembered_runs(str(latest.data)) if latest and latest.data else []
-        markdown = history_page(mirror, [*past, run][-MOST_RUNS:])
+        _, before = await _stored(key)
+        markdown = history_page(mirror, [*remembered_runs(before), run][-MOST_RUNS:])
         await acreate_markdown_artifact(key=key, markdown=markdown, description=f"Last runs of {mirror}")
 
 
@@ -234,8 +239,8 @@ async def _next_runs(client: PrefectClient, mirrors: list[str]) -> dict[str, dat
 
 
 async def _read_overview() -> tuple[Any, Overview]:
-    latest = await Artifact.aget(OVERVIEW)
-    return latest, remembered_overview(str(latest.data)) if latest and latest.data else Overview()
+    latest, markdown = await _stored(OVERVIEW)
+    return latest, remembered_overview(markdown)
 
 
 def remembered_overview(markdown: str) -> Overview:
