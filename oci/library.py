@@ -12,7 +12,8 @@ from oci.archive import source as archive_source
 from oci.archive.open import open_readers
 from oci.archive.s3_options import S3Options
 from oci.bundle import describe as bundle_describe
-from oci.bundle import reader, tagnames
+from oci.bundle import image as bundle_image
+from oci.bundle import tagnames
 from oci.cancel import CancelToken
 from oci.errors import Incomplete, InvalidReference
 from oci.layout import store as layout_store
@@ -231,7 +232,7 @@ def pull(name: str, folder: str, *, session: Session | None = None, **options: A
     with _shared(session, reference.repository) as shared:
         source = shared.source(reference.repository)
         manifest = source.get_manifest(reference.identifier)
-        is_bundle = not manifest.is_index and reader.is_bundle(source, manifest)
+        is_bundle = bundle_image.is_bundle(source, manifest)
         fields: dict[str, Any] = {"bundle" if is_bundle else "image": name, **options}
         request = PullRequest(**fields)
         os.makedirs(folder, exist_ok=True)

@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 from msgspec import Struct
 
 from oci.archive.source import Archive
-from oci.bundle import reader
+from oci.bundle import image as bundle_image
 from oci.descriptor import Descriptor
 from oci.digest import Digest
 from oci.errors import TransshipError
@@ -69,7 +69,7 @@ def images_of(archive: Archive) -> tuple[StoredImage, ...]:
             digest=element.digest,
             name=element.origin or element.reference,
             tag=element.tag,
-            kind=INDEX if manifest.is_index else BUNDLE if reader.is_bundle(archive, manifest) else IMAGE,
+            kind=INDEX if manifest.is_index else BUNDLE if bundle_image.is_bundle(archive, manifest) else IMAGE,
             is_root=element.is_root_bundle,
             blobs=len(blobs),
             size=sum(blobs.values()),

@@ -8,7 +8,8 @@ from typing import Any, ClassVar, TypeAlias
 
 from msgspec import Struct, field
 
-from oci.bundle import reader, tagnames
+from oci.bundle import image as bundle_image
+from oci.bundle import tagnames
 from oci.bundle.lockfile import ImagesLock, LockedImage
 from oci.descriptor import Platform
 from oci.digest import Digest
@@ -64,7 +65,7 @@ def describe(
     whatever the registry of an image that can be found nowhere says."""
     source = open_source(reference.repository)
     manifest = source.get_manifest(reference.identifier)
-    if manifest.is_index or not reader.is_bundle(source, manifest):
+    if not bundle_image.is_bundle(source, manifest):
         raise InvalidInput(f"Only bundles can be described, and {reference} is not a bundle")
     walk = _Walk(open_source, threads, layers=layers, signatures=signatures)
     root = LockedImage(Reference(reference.repository, "", manifest.digest))
@@ -88,7 +89,7 @@ class _Walk:
     def bundle(self, source: Source, manifest: Manifest, entry: LockedImage, depth: int) -> DescribedBundle:
         if depth > NESTING_LIMIT:
             raise InvalidManifest(f"{entry.image}: nested deeper than {NESTING_LIMIT} levels")
-        lock = self._locks.get(manifest.digest) or reader.read_images_lock(source, manifest)
+        lock = self._locks.get(manifest.digest) or bundle_image.read_images_lock(source, manifest)
         self._locks[manifest.digest] = lock
         self._count += len(lock.images)
         if self._count > MOST_DESCRIBED:
@@ -135,7 +136,7 @@ class _Walk:
         except StoreError:
             where = self._open(entry.image.repository)
             manifest = where.get_manifest(digest)
-        place = where, manifest, not manifest.is_index and reader.is_bundle(where, manifest)
+        place = where, manifest, bundle_image.is_bundle(where, manifest)
         return self._places.setdefault(key, place)
 
     def _layers_of(self, where: Source, manifest: Manifest) -> tuple[Digest, ...]:

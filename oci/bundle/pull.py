@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from oci.bundle import reader
+from oci.bundle import image as bundle_image
 from oci.bundle.image import AS_BUNDLE, AS_IMAGE, NOT_A_BUNDLE
 from oci.bundle.lockfile import BUNDLE_LOCK, BundleLock, ImagesLock, LockedImage, read_lock, write_lock
 from oci.cancel import CancelToken
@@ -97,16 +96,6 @@ class Pulled(Struct, frozen=True, kw_only=True):
     nested: tuple[Pulled, ...] = ()
     cacheable: bool = False
 
-    def to_dict(self, output: str) -> dict[str, Any]:
-        """Returns the values that vendir and other Go programs read from imgpkg; `output` is the folder that was pulled
-        into."""
-        body: dict[str, Any] = {"image": self.image}
-        if self.lock_path:
-            body["imagesLock"] = {"path": os.path.join(output, self.lock_path), "updated": self.updated}
-        if self.nested:
-            body["nestedBundles"] = [bundle.to_dict(output) for bundle in self.nested]
-        return body if self.origin else {**body, "cacheable": self.cacheable}
-
 
 @dataclass(frozen=True, slots=True)
 class ResolvedSource:
@@ -123,7 +112,7 @@ def look_up(open_source: OpenSource, request: PullRequest) -> ResolvedSource:
     source = open_source(reference.repository)
     manifest = source.get_manifest(reference.identifier)
     if request.as_bundle:
-        if manifest.is_index or not reader.is_bundle(source, manifest):
+        if not bundle_image.is_bundle(source, manifest):
             raise InvalidInput(f"{reference} is a plain image", hint=AS_IMAGE, sentence=NOT_A_BUNDLE)
     elif manifest.is_index:
         platforms = ", ".join(f"{child.platform}: {child.digest}" for child in manifest.children if child.platform)
@@ -133,7 +122,7 @@ def look_up(open_source: OpenSource, request: PullRequest) -> ResolvedSource:
             sentence="Unable to pull non-images, such as image indexes. "
             "(hint: provide a specific digest to the image instead)",
         )
-    elif request.image and request.image_is_bundle_check and reader.is_bundle(source, manifest):
+    elif request.image and request.image_is_bundle_check and bundle_image.is_bundle(source, manifest):
         raise InvalidInput(
             f"{reference} is a bundle",
             hint=AS_BUNDLE,
@@ -226,13 +215,13 @@ class _Job:
         path = os.path.join(self.root, lock_path)
         try:
             with open(path, "rb") as file:
-                data = file.read(reader.LOCK_LIMIT + 1)
+                data = file.read(bundle_image.LOCK_LIMIT + 1)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             hint = "push the bundle again from its folder"
             raise InvalidManifest(f"{name}: expected to find {LOCK_FILE} among its files", hint=hint) from error
         except OSError as error:
             raise store_error(error, store=path, operation="reading the lock") from error
-        lock = reader.pushed_lock(data, name)
+        lock = bundle_image.pushed_lock(data, name)
         # Locations are a hint; a HEAD is proof.
         digests = dict.fromkeys(entry.image.identifier for entry in lock.images)
         hosted = all(self.threads.map(lambda digest: _has(source, digest), digests))
@@ -261,7 +250,7 @@ class _Job:
     def _pull_nested(
         self, home: Source, parent: Digest, lock: ImagesLock, indent: str, depth: int, *, hosted: bool
     ) -> None:
-        locations = reader.read_locations(home, parent) if lock.images else None
+        locations = bundle_image.read_locations(home, parent) if lock.images else None
         plain = {str(image.image) for image in locations.images if not image.is_bundle} if locations else set()
         entries = {str(entry.image): entry for entry in lock.images}
         unknown = [
@@ -303,7 +292,7 @@ class _Job:
             source = self.open_source(place)
             try:
                 manifest = source.get_manifest(entry.image.identifier)
-                if manifest.is_index or not reader.is_bundle(source, manifest):
+                if not bundle_image.is_bundle(source, manifest):
                     return None
             except StoreError as error:
                 problem = problem or error

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from zlib import crc32
 
-from oci.bundle import reader
+from oci.bundle import image as bundle_image
 from oci.descriptor import Descriptor, Platform, parse_json
 from oci.digest import Digest, is_digest
 from oci.errors import InvalidReference
@@ -230,7 +230,7 @@ def _created(session: Session, source: Source, manifest: Manifest, depth: int) -
         first = next((child for child in manifest.children if child.names_manifest), None)
         return _created(session, source, source.get_manifest(first.digest), depth + 1) if first else None
     config = manifest.config
-    if config is None or config.size > reader.CONFIG_LIMIT:
+    if config is None or config.size > bundle_image.CONFIG_LIMIT:
         return None
     data = session.read_small(source, config)
     try:

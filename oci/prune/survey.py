@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from oci.bundle import reader, tagnames
+from oci.bundle import image as bundle_image
+from oci.bundle import tagnames
 from oci.descriptor import SCHEMA1_TYPES, Descriptor, parse_json
 from oci.digest import Digest
 from oci.errors import (
@@ -199,7 +200,7 @@ class Survey:
         is_bundle, reason = False, ""
         if not manifest.is_index:
             try:
-                is_bundle = reader.is_bundle(self._store, manifest, self._session.read_small)
+                is_bundle = bundle_image.is_bundle(self._store, manifest, self._session.read_small)
                 listed = self._listed(manifest) if is_bundle else ()
             except (InvalidInput, IntegrityError, NotFound) as error:
                 reason = str(error)
@@ -216,10 +217,10 @@ class Survey:
 
     def _listed(self, bundle: Manifest) -> tuple[Digest, ...]:
         """Returns what the lock of a bundle pins, and its locations name beside that."""
-        lock = reader.read_images_lock(self._store, bundle, self._session.read_small)
+        lock = bundle_image.read_images_lock(self._store, bundle, self._session.read_small)
         pinned = [image.image.digest for image in lock.images]
         if tagnames.locations(bundle.digest) in self._locations:
-            locations = reader.read_locations(self._store, bundle.digest, self._session.read_small)
+            locations = bundle_image.read_locations(self._store, bundle.digest, self._session.read_small)
             pinned.extend(image.image.digest for image in (locations.images if locations else ()))
         return tuple(dict.fromkeys(digest for digest in pinned if digest))
 

@@ -9,7 +9,8 @@ from msgspec.structs import replace
 
 from oci.archive.entry import ArchiveEntry
 from oci.archive.source import Archive, EmptyArchive
-from oci.bundle import reader, tagnames
+from oci.bundle import image as bundle_image
+from oci.bundle import tagnames
 from oci.bundle.pull import PullRequest
 from oci.descriptor import Descriptor
 from oci.digest import Digest, is_digest
@@ -188,7 +189,11 @@ def _chosen_by_digest(archive: Archive, names: Sequence[str]) -> dict[Digest, li
 
 
 def _below(
-    archive: Archive, digests: Iterable[Digest], read: reader.BlobBytes = reader.blob_bytes, *, indexes: bool = True
+    archive: Archive,
+    digests: Iterable[Digest],
+    read: bundle_image.BlobBytes = bundle_image.blob_bytes,
+    *,
+    indexes: bool = True,
 ) -> set[Digest]:
     """Manifests with what bundles list, and the children of `indexes`."""
     below: set[Digest] = set()
@@ -201,7 +206,7 @@ def _below(
         below.add(digest)
         unread.extend(child.digest for child in manifest.children if indexes)
         if is_bundle(archive, digest) and archive.has_all(manifest):
-            lock = reader.read_images_lock(archive, manifest, read)
+            lock = bundle_image.read_images_lock(archive, manifest, read)
             unread.extend(image.image.digest for image in lock.images if image.image.digest is not None)
     return below
 
@@ -221,7 +226,7 @@ def _role(archive: Archive, group: Sequence[ArchiveEntry]) -> Role:
 
 def is_bundle(archive: Archive, digest: Digest) -> bool:
     manifest = archive.contents.manifests[digest]
-    return not manifest.is_index and reader.is_bundle(archive, manifest)
+    return bundle_image.is_bundle(archive, manifest)
 
 
 def _tags(group: Iterable[ArchiveEntry]) -> tuple[str, ...]:

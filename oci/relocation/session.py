@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 from msgspec import Struct, field
 
 from oci.archive.s3_options import S3Options
-from oci.bundle.reader import blob_bytes
+from oci.bundle.image import blob_bytes
 from oci.cancel import CancelToken
 from oci.descriptor import Descriptor
 from oci.digest import Digest
@@ -191,7 +191,7 @@ class Session:
 
     def read_small(self, source: Source, blob: Descriptor) -> bytes:
         """Returns the whole of a config, a lock or the like, through the cache: what planning reads, the transfer needs
-        again. It is a BlobBytes of oci.bundle.reader."""
+        again. It is a BlobBytes of oci.bundle.image."""
         data = self.cache.get(blob.digest)
         if data is None:
             data = blob_bytes(source, blob)

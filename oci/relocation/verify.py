@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from oci.bundle import reader
+from oci.bundle import image as bundle_image
 from oci.bundle.lockfile import BundleLock, read_lock
 from oci.descriptor import Descriptor
 from oci.digest import Digest, is_digest
@@ -173,9 +173,9 @@ def _expand(store: Source, digest: Digest) -> tuple[Manifest, tuple[Digest, ...]
     """Returns a manifest and what it lists as a bundle, or the problem with it."""
     try:
         manifest = store.get_manifest(digest)
-        if manifest.is_index or not reader.is_bundle(store, manifest):
+        if manifest.is_index or not bundle_image.is_bundle(store, manifest):
             return manifest, ()
-        lock = reader.read_images_lock(store, manifest)
+        lock = bundle_image.read_images_lock(store, manifest)
         return manifest, tuple(image.image.digest for image in lock.images if image.image.digest)
     except TransshipError as error:
         return str(error)
@@ -246,9 +246,9 @@ def _listed_by(store: Source, digest: Digest, is_bundle: bool) -> dict[Digest, b
     manifest = store.get_manifest(digest)
     if not is_bundle:
         return {child.digest: False for child in manifest.children if child.names_manifest}
-    locations = reader.read_locations(store, digest)
+    locations = bundle_image.read_locations(store, digest)
     bundles = {each.image.digest for each in locations.images if each.is_bundle} if locations else set()
-    listed = [image.image.digest for image in reader.read_images_lock(store, manifest).images]
+    listed = [image.image.digest for image in bundle_image.read_images_lock(store, manifest).images]
     return {each: each in bundles for each in listed if each}
 
 

@@ -12,7 +12,8 @@ from contextlib import nullcontext
 
 from msgspec.structs import asdict
 
-from oci.bundle import reader, tagnames
+from oci.bundle import image as bundle_image
+from oci.bundle import tagnames
 from oci.descriptor import Descriptor
 from oci.digest import Digest, hex_of
 from oci.errors import Denied, InvalidManifest, NotFound, StoreError, TransshipError, Unauthorized, Unavailable
@@ -137,7 +138,7 @@ class Walk:
         node = self._node(entry, source.name, manifest, present=present is not None)
         if manifest.is_index:
             return node, [] if node.present else self._children(entry, source.name, manifest)
-        if entry.role not in _BUNDLE_ROLES or not reader.is_bundle(source, manifest, self._session.read_small):
+        if entry.role not in _BUNDLE_ROLES or not bundle_image.is_bundle(source, manifest, self._session.read_small):
             return node, []
         return node, self._open_bundle(entry, source, manifest, node)
 
@@ -196,9 +197,11 @@ class Walk:
         whole = node.present and self._has_locations(node.digest)
         if whole and not self._with_attachments:
             return []
-        lock = reader.read_images_lock(source, manifest, self._session.read_small)
+        lock = bundle_image.read_images_lock(source, manifest, self._session.read_small)
         home = source if source.name in entry.places else self._session.source(self._ordered(entry.places)[0])
-        locations = reader.read_locations(home, manifest.digest, self._session.read_small) if lock.images else None
+        locations = (
+            bundle_image.read_locations(home, manifest.digest, self._session.read_small) if lock.images else None
+        )
         # An archive is read where nothing else can be reached: no place but the archive is tried.
         sealed = isinstance(home.name, ArchiveName)
         hints = {str(image.image): image.is_bundle for image in locations.images} if locations else {}

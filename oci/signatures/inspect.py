@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from oci.bundle import reader
+from oci.bundle import image as bundle_image
 from oci.descriptor import CONFIG_TYPES, Descriptor, Platform, parse_json
 from oci.digest import Digest
 from oci.errors import InvalidInput
@@ -134,9 +134,9 @@ def _below(source: Source, root: Manifest, threads: Executor) -> list[tuple[Mani
 def _facts(source: Source, manifest: Manifest, platform: Platform | None) -> ImageFacts:
     config: dict[str, Any] = {}
     blob = manifest.config
-    if blob is not None and blob.media_type in CONFIG_TYPES and blob.size <= reader.CONFIG_LIMIT:
-        config = read_config(reader.blob_bytes(source, blob))
-    kind = ARTIFACT if not config else BUNDLE if reader.is_bundle(source, manifest) else IMAGE
+    if blob is not None and blob.media_type in CONFIG_TYPES and blob.size <= bundle_image.CONFIG_LIMIT:
+        config = read_config(bundle_image.blob_bytes(source, blob))
+    kind = ARTIFACT if not config else BUNDLE if bundle_image.is_bundle(source, manifest) else IMAGE
     parts = (config.get(name) for name in ("os", "architecture", "variant"))
     return ImageFacts(
         digest=manifest.digest,

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oci.bundle.image import LOCATIONS_FILE, BuiltImage, is_bundle_config, locations_image
+from oci.bundle.image import LOCATIONS_FILE, BuiltImage, is_bundle_config, locations_image, read_member
 from oci.bundle.lockfile import ImageLocations, LocatedImage
-from oci.bundle.reader import read_member
 from oci.digest import digest_of
 from oci.errors import InvalidDocument
 from oci.reference import Reference
