@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from flows.images import verify_receipt_sync as verify_receipt_sync
     from flows.images import verify_sync as verify_sync
     from flows.mirror import mirror as mirror
+    from flows.mirror import mirror_check as mirror_check
+    from flows.mirror import mirror_check_sync as mirror_check_sync
     from flows.mirror import mirror_sync as mirror_sync
-    from flows.mirror_check import mirror_check as mirror_check
-    from flows.mirror_check import mirror_check_sync as mirror_check_sync
     from flows.parameters.fleet import FleetOptions as FleetOptions
     from flows.parameters.images import DescribeParameters as DescribeParameters
     from flows.parameters.images import PullParameters as PullParameters
@@ -82,8 +82,7 @@ _NAMES = {
         "verify_receipt",
         "verify_receipt_sync",
     ),
-    "flows.mirror": ("mirror", "mirror_sync"),
-    "flows.mirror_check": ("mirror_check", "mirror_check_sync"),
+    "flows.mirror": ("mirror", "mirror_sync", "mirror_check", "mirror_check_sync"),
     "flows.parameters.fleet": ("FleetOptions",),
     "flows.parameters.images": (
         "DescribeParameters",

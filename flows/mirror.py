@@ -1,4 +1,5 @@
-"""Mirroring: compare, carry what changed, report; for each mirror. A helper carries some of it for another run."""
+"""Mirroring: compare, carry what changed, report; for each mirror. A helper carries some of it for another run. And
+checking mirrors: where do destinations differ from what the mirrors say?"""
 
 from __future__ import annotations
 
@@ -8,20 +9,21 @@ from collections.abc import Sequence
 from functools import partial
 from typing import cast
 
+from msgspec.structs import replace
 from prefect import flow
 from prefect.runtime import flow_run
 from prefect.states import Failed
 
 from flows.parameters.forms import flat
 from flows.parameters.mirror import MirrorCheckParameters, MirrorParameters, MirrorShardParameters
-from flows.results import alone, cancelled, completed, failed, failed_images, reported_when_cancelled
-from oci.errors import TransshipError
-from oci.mirror.comparison import RUN, Comparison, Coverage, Shared
+from flows.results import DRIFT, alone, cancelled, completed, failed, failed_images, reported_when_cancelled
+from oci.errors import Incomplete, StoreError, TransshipError
+from oci.mirror.comparison import CHECK, RUN, Comparison, Coverage, Shared
 from oci.mirror.config import Mirror
 from oci.mirror.digest_cache import DigestCache, default_path
 from oci.mirror.execute import unaccounted
 from oci.mirror.policy import OnFailure
-from oci.mirror.results import MirrorIncomplete, MirrorReport, MirrorRunReport
+from oci.mirror.results import CheckReport, Drifted, DriftReport, MirrorIncomplete, MirrorReport, MirrorRunReport
 from oci.mirror.work import Breaker, WorkItem
 from oci.relocation.transfer import DONE, FAILED
 from oci.units import counted
@@ -32,6 +34,7 @@ from tasks.fleet.spread import Spread
 from tasks.mirror import (
     MirrorRun,
     MirrorsRun,
+    check_mirror,
     compare_mirror,
     make_recorder,
     mirror_image,
@@ -44,10 +47,15 @@ from tasks.shards import MirrorWork, items_result, items_stay_here, unpack_items
 
 def run_name() -> str:
     """`shop -> registry.corp.example/mirror/shop`; what changed comes in when it is known."""
-    return name_of(MirrorParameters.read(flow_run.parameters))
+    return _name_of(MirrorParameters.read(flow_run.parameters))
 
 
-def name_of(parameters: MirrorCheckParameters) -> str:
+def check_name() -> str:
+    """`check shop -> registry.corp.example`"""
+    return f"check {_name_of(MirrorCheckParameters.read(flow_run.parameters))}"
+
+
+def _name_of(parameters: MirrorCheckParameters) -> str:
     if parameters.config is None:
         return ", ".join(parameters.names) or parameters.path.rpartition("/")[2]
     chosen = parameters.config.chosen(parameters.names)
@@ -188,3 +196,40 @@ async def _open(run: MirrorRun, text: str) -> list[WorkItem]:
         await run.limit(limits_of(*(store for item in items for _, store in item.stores)))
     run.comparison = dataclasses.replace(run.compared, work=(*run.compared.work, *items))
     return items
+
+
+@flow(name="mirror-check", flow_run_name=check_name, persist_result=False)
+@flat
+async def mirror_check(parameters: MirrorCheckParameters) -> CheckReport:
+    """Tells which tags are missing, stale, extra, unsigned, or moved though immutable. Nothing is written.
+
+    A run that finds drift ends in the state `Drift`, which is of the type Failed, and raises Drifted; the event
+    `transship.mirror.drifted` is what automations act on. Raises Incomplete when something couldn't be compared.
+    """
+    try:
+        chosen = await asyncio.to_thread(parameters.chosen)
+    except TransshipError as error:
+        return cast("CheckReport", failed(error))
+    scope = replace(CHECK, only=frozenset(parameters.only))
+    async with running(MirrorsRun(*chosen, shared_in(scope))) as whole:
+        report = CheckReport(mirrors=await together(*(_checked(whole, each) for each in await whole.every())))
+    wrong = [checked for checked in report.mirrors if not checked.complete]
+    if not wrong:
+        return cast("CheckReport", failed(Drifted(report), DRIFT)) if report.drifted else completed(report)
+    incomplete = Incomplete(
+        f"{len(wrong)} of {len(report.mirrors)} mirrors couldn't be compared in full",
+        [StoreError(str(each)) for each in wrong],
+        some_done=len(wrong) < len(report.mirrors),
+    )
+    return cast("CheckReport", failed(incomplete))
+
+
+async def _checked(whole: MirrorsRun, mirror: Mirror) -> DriftReport:
+    async with whole.places, running(MirrorRun(whole, mirror)):
+        try:
+            return await check_mirror(mirror.name)
+        except TransshipError as error:
+            return DriftReport(mirror=mirror.name, source=str(mirror.source), error=str(error))
+
+
+mirror_check_sync = alone(mirror_check, MirrorCheckParameters)
