@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import cast
 
-from msgspec.structs import replace
 from prefect import flow
 from prefect.runtime import flow_run
 from prefect.states import Failed
@@ -18,13 +17,13 @@ from flows.parameters.forms import flat
 from flows.parameters.mirror import MirrorCheckParameters, MirrorParameters, MirrorShardParameters
 from flows.results import DRIFT, alone, cancelled, completed, failed, failed_images, reported_when_cancelled
 from oci.errors import Incomplete, StoreError, TransshipError
-from oci.mirror.comparison import CHECK, RUN, Comparison, Coverage, Shared
+from oci.mirror.comparison import Comparison, Shared
 from oci.mirror.config import Mirror
 from oci.mirror.digest_cache import DigestCache, default_path
 from oci.mirror.execute import unaccounted
 from oci.mirror.policy import OnFailure
 from oci.mirror.results import CheckReport, Drifted, DriftReport, MirrorIncomplete, MirrorReport, MirrorRunReport
-from oci.mirror.work import Breaker, WorkItem
+from oci.mirror.work import WorkItem
 from oci.relocation.transfer import DONE, FAILED
 from oci.units import counted
 from tasks.artifacts.report import artifact_key, heartbeats, percent_shown
@@ -65,11 +64,6 @@ def _name_of(parameters: MirrorCheckParameters) -> str:
     return f"{chosen[0].name} -> {', '.join(places)}"
 
 
-def shared_in(scope: Coverage = RUN) -> Shared:
-    """Returns what the mirrors of a run share."""
-    return Shared(facts=DigestCache(default_path()), breaker=Breaker(), scope=scope)
-
-
 @flow(name="mirror", flow_run_name=run_name, persist_result=False)
 @flat
 async def mirror(parameters: MirrorParameters) -> MirrorRunReport:
@@ -82,8 +76,8 @@ async def mirror(parameters: MirrorParameters) -> MirrorRunReport:
         chosen = await asyncio.to_thread(parameters.chosen)
     except TransshipError as error:
         return cast("MirrorRunReport", failed(error))
-    scope = Coverage(audit=parameters.audit, only=frozenset(parameters.only))
-    async with running(MirrorsRun(*chosen, shared_in(scope))) as whole:
+    shared = Shared(facts=DigestCache(default_path()), audit=parameters.audit, only=frozenset(parameters.only))
+    async with running(MirrorsRun(*chosen, shared)) as whole:
         report = MirrorRunReport(
             mirrors=await together(*(_mirrored(parameters, whole, each) for each in await whole.every()))
         )
@@ -176,7 +170,7 @@ async def mirror_shard(parameters: MirrorShardParameters) -> None:
     What became of each shard stands in the queue. The run fails when an image did.
     """
     [mirror] = parameters.config.mirrors
-    whole = MirrorsRun(parameters.config, [mirror], shared_in())
+    whole = MirrorsRun(parameters.config, [mirror], Shared(facts=DigestCache(default_path())))
     beats = heartbeats(artifact_key("mirror-shard", mirror.name), dict)
     async with running(whole, beats), running(MirrorRun(whole, mirror)) as run, parameters.queue.opened() as queue:
         run.comparison = Comparison(mirror=mirror.name, source=str(mirror.source.store), destinations=(), work=())
@@ -210,8 +204,9 @@ async def mirror_check(parameters: MirrorCheckParameters) -> CheckReport:
         chosen = await asyncio.to_thread(parameters.chosen)
     except TransshipError as error:
         return cast("CheckReport", failed(error))
-    scope = replace(CHECK, only=frozenset(parameters.only))
-    async with running(MirrorsRun(*chosen, shared_in(scope))) as whole:
+    facts, only = DigestCache(default_path()), frozenset(parameters.only)
+    shared = Shared(facts=facts, audit=True, thorough=True, only=only)
+    async with running(MirrorsRun(*chosen, shared)) as whole:
         report = CheckReport(mirrors=await together(*(_checked(whole, each) for each in await whole.every())))
     wrong = [checked for checked in report.mirrors if not checked.complete]
     if not wrong:

@@ -259,20 +259,17 @@ def run_mirrors(path: str, *names: str, on_report: Callable[[MirrorReport], None
     """Copies what is missing or changed at the destinations of the mirrors in a file, or of the named ones. Raises
     Incomplete when a mirror failed; `on_report` gets the report of each."""
     from oci.mirror.comparison import Shared  # noqa: PLC0415
-    from oci.mirror.digest_cache import DigestCache  # noqa: PLC0415
     from oci.mirror.reader import read_config  # noqa: PLC0415
     from oci.mirror.run import opened  # noqa: PLC0415
     from oci.mirror.run import run_mirrors as run_side_by_side  # noqa: PLC0415
-    from oci.mirror.work import Breaker  # noqa: PLC0415
 
     config = read_config(path)
     access = Access(credentials=default_credentials())
-    shared = Shared(facts=DigestCache(), breaker=Breaker())
     mirrors = config.chosen(names)
     if not mirrors:
         return []
     with opened(config, mirrors, lambda _side, _threads: access, CancelToken()) as session:
-        reports = run_side_by_side(session, mirrors, shared, on_report=on_report)
+        reports = run_side_by_side(session, mirrors, Shared(), on_report=on_report)
     failed = [report.mirror for report in reports if not report.succeeded]
     if failed:
         raise Incomplete(f"{len(failed)} of {len(reports)} mirrors failed: {', '.join(failed)}")

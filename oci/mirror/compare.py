@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-import msgspec
-
 from oci.archive.source import Archive
 from oci.bundle import tagnames
 from oci.descriptor import Descriptor
@@ -41,13 +39,12 @@ from oci.store import Source
 def compare(session: Session, mirror: Mirror, shared: Shared) -> Comparison:
     """Raises when the source can't be listed, or when a registry is of no use; a destination or a tag that can't be
     asked is part of the result."""
-    scope = shared.scope
-    if scope.only and not concerns(mirror, scope.only):
+    if shared.only and not concerns(mirror, shared.only):
         return Comparison(mirror=mirror.name, source=str(mirror.source), destinations=())
-    if str(mirror.source) in scope.only:
-        shared = replace(shared, scope=msgspec.structs.replace(scope, only=frozenset()))
+    if str(mirror.source) in shared.only:
+        shared = replace(shared, only=frozenset())
     if mirror.source.lock:
-        return compare_lock(session, mirror, audit=scope.audit)
+        return compare_lock(session, mirror, audit=shared.audit)
     store = mirror.source.store
     if store is None:  # a namespace whose repositories couldn't be listed before
         selection.repositories_of(session, mirror)
@@ -61,10 +58,10 @@ class _Look:
     def __init__(self, session: Session, mirror: Mirror, store: StoreName, shared: Shared) -> None:
         self._session = session
         self._mirror = mirror
+        self._shared = shared
         self._facts = shared.facts
         self._breaker = shared.breaker
-        self._scope = shared.scope
-        self._settles = not shared.scope.audit
+        self._settles = not shared.audit
         self._names = selection.names_alone(mirror.tags) if mirror.source.repository else []
         self._required = frozenset(selection.required(mirror.tags)) if mirror.source.repository else frozenset()
         self._now = shared.now or datetime.now(UTC)
@@ -76,7 +73,7 @@ class _Look:
         }
         self._heads = HeadCache(session, {"": self._source, **self._destinations}, shared.breaker)
         self._lists = self._heads.lists
-        self._below = Below(mirror, shared.facts, self._heads, scope=shared.scope, now=self._now)
+        self._below = Below(mirror, shared, self._heads, self._now)
         self._expected: dict[str, Digest | TransshipError] = {}
         """What each tag should show; with platforms, the digest of the index with fewer."""
 
@@ -93,7 +90,7 @@ class _Look:
         rules = self._mirror.tags if self._mirror.source.repository else []
         chosen = selection.select(candidates, rules, self, self._now) if rules else None
         tags = [tag for tag in (chosen.tags if chosen else candidates) if not self._vanished(tag)]
-        if not self._scope.only:
+        if not self._shared.only:
             check_enough(self._mirror, tags, listed, chosen)
         lost = [tag for tag in candidates if tag in self._required and self._vanished(tag)]
         tags = [*tags, *lost]
@@ -107,14 +104,14 @@ class _Look:
             tags = [tag for tag in tags if tag in lost or not self._vanished(tag)]
             results = self._compared(tags, too_young)
         results = self._below.added(results)
-        if not self._scope.only:
+        if not self._shared.only:
             self._below.note_strays(tag.source for result in results for tag in result.tags)
         results = self._dated(self._below.admitted(results))
         if any(rule.minimum_age for rule in self._mirror.tags):
             self._facts.looked(str(self._source_name), self._now)
         digests = {tag: head.digest for tag in tags if (head := self._heads.shown("", tag))}
         fresh = {name for name, listed_tags in self._lists.items() if name and listed_tags == frozenset()}
-        work = changes(self._mirror, results, digests, fresh, archives=not self._scope.only)
+        work = changes(self._mirror, results, digests, fresh, archives=not self._shared.only)
         most = self._mirror.limits.images_per_run
         return Comparison(
             mirror=self._mirror.name,
@@ -125,7 +122,7 @@ class _Look:
             waiting=max(0, len(work) - most) if most else 0,
             listed=listed,
             selection=chosen,
-            narrowed=bool(self._scope.only),
+            narrowed=bool(self._shared.only),
         )
 
     # What there is.
@@ -148,7 +145,7 @@ class _Look:
         self._refuse_if_useless("source", self._source_name)
         if self._mirror.source.bundle:
             return None
-        if self._scope.only and not any(rule.latest for rule in self._mirror.tags):
+        if self._shared.only and not any(rule.latest for rule in self._mirror.tags):
             return None
         if self._names and not self._below.needs_lists(self._names):
             return None
@@ -164,10 +161,10 @@ class _Look:
 
     def _list_destinations(self) -> None:
         immutable = sum(map(self._immutable, self._names))
-        unlisted = self._names and not self._scope.thorough and immutable < 2
+        unlisted = self._names and not self._shared.thorough and immutable < 2
         needs_none = unlisted and not self._below.needs_lists(self._names)
         for name, destination in self._destinations.items():
-            if self._scope.only or self._mirror.source.bundle or (needs_none and not isinstance(destination, Archive)):
+            if self._shared.only or self._mirror.source.bundle or (needs_none and not isinstance(destination, Archive)):
                 self._lists[name] = None
                 continue
             try:
@@ -197,15 +194,15 @@ class _Look:
         """Tags that may be taken as far as their names say; the one name of a bundle."""
         reference = self._mirror.source.reference
         if reference is not None:
-            covered = not self._scope.only or name_of(self._mirror, reference.identifier) in self._scope.only
+            covered = not self._shared.only or name_of(self._mirror, reference.identifier) in self._shared.only
             return [reference.identifier] if covered else []
         prefix = f"{self._source_name}:"
-        only = [name.removeprefix(prefix) for name in sorted(self._scope.only) if name.startswith(prefix)]
-        pool = only if self._scope.only and listed is None else self._names or listed or []
+        only = [name.removeprefix(prefix) for name in sorted(self._shared.only) if name.startswith(prefix)]
+        pool = only if self._shared.only and listed is None else self._names or listed or []
         pool = [tag for tag in pool if not matches(tag, self._mirror.never)]
         tags = selection.named(pool, self._mirror.tags)
         tags += [tag for tag in sorted(self._required) if tag not in tags and not matches(tag, self._mirror.never)]
-        return [tag for tag in tags if tag in only] if self._scope.only else tags
+        return [tag for tag in tags if tag in only] if self._shared.only else tags
 
     def _settled(self, tag: str) -> bool:
         """An immutable tag that every destination has is nothing to ask for."""
@@ -239,7 +236,7 @@ class _Look:
         ]
         self._heads.ask(jobs)
         self._heads.confirm([job for job in jobs if self._is_expected(*job)])
-        if self._scope.thorough:  # one tag that nothing lists: the others are answered in the same way
+        if self._shared.thorough:  # one tag that nothing lists: the others are answered in the same way
             absent = {name: tag for name, tag in reversed(jobs) if name and self._heads.known_absent(name, tag)}
             self._heads.confirm(absent.items())
 
@@ -267,7 +264,7 @@ class _Look:
     # Ages, for the selection.
 
     def in_place(self, tag: str) -> bool:
-        if self._scope.thorough:
+        if self._shared.thorough:
             return False
         if self._settled(tag):
             return True
@@ -352,7 +349,7 @@ class _Look:
             for tag in destination.tags
             if tag.state in (TagState.MISSING, TagState.STALE)
         }
-        if not self._scope.thorough or not behind:
+        if not self._shared.thorough or not behind:
             return list(results)
         times = self.created(sorted(behind))
         return [

@@ -9,8 +9,6 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-import msgspec
-
 from oci.digest import Digest
 from oci.errors import Refused, TransshipError
 from oci.mirror.config import Mirror
@@ -21,26 +19,17 @@ from oci.reference import ARCHIVE_PREFIX
 from oci.units import counted
 
 
-class Coverage(msgspec.Struct, frozen=True, kw_only=True):
-    """What a comparison covers. `audit` asks for immutable tags as well, to see whether a tag moved; `thorough` also
-    for signatures and ages of tags in place. `only` are names, HOST/REPOSITORY:TAG: nothing else is compared."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What the mirrors of one run share. `audit` asks for immutable tags as well, to see whether a tag moved;
+    `thorough`, which a check is, also for signatures and ages of tags in place. `only` are names, HOST/REPOSITORY:TAG:
+    nothing else is compared."""
 
+    facts: DigestCache = field(default_factory=DigestCache)
+    breaker: Breaker = field(default_factory=Breaker)
     audit: bool = False
     thorough: bool = False
     only: frozenset[str] = frozenset()
-
-
-RUN = Coverage()
-CHECK = Coverage(audit=True, thorough=True)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shared:
-    """What the mirrors of one run share."""
-
-    facts: DigestCache
-    breaker: Breaker
-    scope: Coverage = RUN
     now: datetime | None = None
 
 

@@ -22,14 +22,13 @@ from oci.mirror.comparison import (
     LISTED,
     MOVED,
     Comparison,
-    Coverage,
     DestinationComparison,
+    Shared,
     TagComparison,
     TagState,
     name_of,
 )
 from oci.mirror.config import Mirror
-from oci.mirror.digest_cache import DigestCache
 from oci.mirror.work import LOCK, Breaker, Target, WorkItem, place
 from oci.reference import ARCHIVE_PREFIX, ArchiveName, Reference, StoreName, parse_store
 from oci.relocation.planner import make_plan
@@ -116,12 +115,12 @@ class Below:
     """What stands below the images that tags show: signatures, what is attached, what a bundle lists. In an audit it is
     also asked whether what bundles list is there; in a check, what destinations have beyond the source."""
 
-    def __init__(self, mirror: Mirror, facts: DigestCache, heads: HeadCache, *, scope: Coverage, now: datetime) -> None:
+    def __init__(self, mirror: Mirror, shared: Shared, heads: HeadCache, now: datetime) -> None:
         self._session = heads.session
         self._mirror = mirror
-        self._facts = facts
+        self._shared = shared
+        self._facts = shared.facts
         self._heads = heads
-        self._scope = scope
         self._now = now
         self._selected = mirror.wanted_artifacts
         self._source = str(heads.stores[""].name)
@@ -129,7 +128,7 @@ class Below:
     def is_due(self, tag: str) -> bool:
         """Whether it is time to ask again what was attached to an image in place: as a referrer, or, where no tags are
         listed, under a tag. In an audit, and where only some tags are looked at, it is time for each."""
-        if not self._selected or self._scope.audit or self._scope.only:
+        if not self._selected or self._shared.audit or self._shared.only:
             return bool(self._selected)
         every = self._mirror.referrers_every
         return any(self._facts.attached_due(key, every, self._now) for key in self._keys(tag))
@@ -173,7 +172,7 @@ class Below:
             if tag.state is TagState.IN_PLACE and tag.source
         ]
         marked = list(self._session.workers.map(lambda job: self._with_late(*job, due=job[1].tag in due), jobs))
-        if self._scope.audit and jobs:
+        if self._shared.audit and jobs:
             # In threads of their own: each waits for what the session's threads ask.
             with PartThreads(min(len(jobs), self._session.concurrency), thread_name_prefix="below") as threads:
                 marked = list(threads.map(self._with_lost, [name for name, _ in jobs], marked))
@@ -227,7 +226,7 @@ class Below:
         """What is attached to an image at the source and not here, and the other way round: names of tags, digests of
         referrers. A tag counts as missing here when it shows something else. Raises what the stores raise."""
         source = self._attached_in("", digest)
-        if not (source or self._scope.thorough):
+        if not (source or self._shared.thorough):
             return [], []
         here = self._attached_in(name, digest)
         late = [name for name, artifact in source.items() if name not in here or here[name].digest != artifact.digest]
@@ -238,7 +237,7 @@ class Below:
             # A receipt is written for a destination: the source has none of them.
             and this_type(artifact.annotations.get(PREDICATE_ANNOTATION, "")) != RECEIPT_TYPE
         ]
-        return late, more if self._scope.thorough else []
+        return late, more if self._shared.thorough else []
 
     def _attached_in(self, name: str, digest: Digest) -> dict[str, Attached]:
         """What is attached to an image in a store, by the name of its tag or by its digest."""
@@ -273,7 +272,7 @@ class Below:
         if not self._mirror.policy:
             return list(results)
         gate = self._session.gate(self._mirror.policy, signed=self._mirror.require_signatures)
-        states = MOVED | ({TagState.IN_PLACE, TagState.MORE_THERE} if self._scope.thorough else set())
+        states = MOVED | ({TagState.IN_PLACE, TagState.MORE_THERE} if self._shared.thorough else set())
         source, reference = self._heads.stores[""], self._mirror.source.reference
         ages_count = gate.policy.has_minimum_age
 

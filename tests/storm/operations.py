@@ -12,9 +12,7 @@ from oci import library
 from oci.export.export import write_archive
 from oci.export.planner import plan_archive
 from oci.mirror.comparison import Shared
-from oci.mirror.digest_cache import DigestCache
 from oci.mirror.run import run_mirror
-from oci.mirror.work import Breaker
 from oci.prune.keep import Keep
 from oci.prune.survey import NOTE_TAG
 from oci.relocation.planner import make_plan
@@ -175,7 +173,7 @@ def _import(stage: Stage, session: Session, name: str) -> Any:
 
 def _mirror(stage: Stage, session: Session, name: str) -> Any:
     mirror = mirror_of(stage.at("source", "shop/web"), stage.at("destination", name), artifacts=["cosign", "referrers"])
-    report = run_mirror(session, mirror, Shared(facts=DigestCache(), breaker=Breaker()))
+    report = run_mirror(session, mirror, Shared())
     if report.nothing_taken:
         raise Reported(f"source {report.source}: {report.nothing_taken}")
     if not report.succeeded:

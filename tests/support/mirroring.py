@@ -8,13 +8,12 @@ from datetime import datetime
 from typing import Any
 
 from oci.mirror.compare import compare
-from oci.mirror.comparison import RUN, Comparison, Coverage, Shared
+from oci.mirror.comparison import Comparison, Shared
 from oci.mirror.config import Mirror
 from oci.mirror.digest_cache import DigestCache
 from oci.mirror.reader import make
 from oci.mirror.results import MirrorReport
 from oci.mirror.run import run_mirror
-from oci.mirror.work import Breaker
 from oci.relocation.session import Session
 from tests.support.content import Content, compact, image
 from tests.support.relocating import anonymous
@@ -51,23 +50,31 @@ def session_of(concurrency: int = 8, **settings: Any) -> Session:
     return Session(source=access, destination=access, concurrency=concurrency)
 
 
+RUN: Mapping[str, Any] = {}
+AUDIT: Mapping[str, Any] = {"audit": True}
+CHECK: Mapping[str, Any] = {"audit": True, "thorough": True}
+"""What comparisons cover, as fields of Shared."""
+
+
 def run(
     mirror: Mirror,
     session: Session | None = None,
     *,
-    scope: Coverage = RUN,
+    scope: Mapping[str, Any] = RUN,
     facts: DigestCache | None = None,
     now: datetime | None = None,
     **settings: Any,
 ) -> MirrorReport:
     with session or session_of(**settings) as one:
-        shared = Shared(facts=facts or DigestCache(), breaker=Breaker(), scope=scope, now=now)
+        shared = Shared(facts=facts or DigestCache(), **scope, now=now)
         return run_mirror(one, mirror, shared)
 
 
-def compared(mirror: Mirror, *, scope: Coverage = RUN, facts: DigestCache | None = None, **settings: Any) -> Comparison:
+def compared(
+    mirror: Mirror, *, scope: Mapping[str, Any] = RUN, facts: DigestCache | None = None, **settings: Any
+) -> Comparison:
     with session_of(**settings) as one:
-        return compare(one, mirror, Shared(facts=facts or DigestCache(), breaker=Breaker(), scope=scope))
+        return compare(one, mirror, Shared(facts=facts or DigestCache(), **scope))
 
 
 def states(comparison: Comparison) -> Mapping[str, str]:

@@ -20,7 +20,7 @@ from flows.cli.progress import progress_flag, shown
 from oci.errors import Cancelled, Incomplete, NotTrusted, StoreError, TransshipError
 from oci.meter import export_metrics
 from oci.mirror.compare import compare
-from oci.mirror.comparison import Comparison, DestinationComparison, Shared, TagState, TooFewTags
+from oci.mirror.comparison import Comparison, DestinationComparison, TagState, TooFewTags
 from oci.mirror.config import Mirror
 from oci.mirror.execute import ItemOutcome, MirrorPlan, PlannedItem, plan_mirror
 from oci.mirror.results import INTERRUPTED, MirrorReport, mirror_metrics
@@ -46,11 +46,11 @@ _WHY = ("Mirror", "Tag", "Taken", "Rule", "Reason")
 def plan(invocation: Invocation, /, **flags: Any) -> None:
     """Say which images a run would copy, with bytes to move and to mount and the requests it would take."""
     invocation.output.check_columns(_IMAGES, _REQUESTS, *([_WHY] if flags["why"] else []))
-    mirrors = Mirrors.asked_for(invocation, flags)
+    mirrors = Mirrors.asked_for(invocation, flags, audit=flags["audit"])
     plans: list[MirrorPlan] = []
     why: dict[str, list[Verdict]] = {}
     failures: list[TransshipError] = []
-    for session, comparison in _compared(mirrors, mirrors.shared(audit=flags["audit"]), failures):
+    for session, comparison in _compared(mirrors, failures):
         if comparison.uncompared:
             continue
         plans.append(plan_mirror(session, comparison))
@@ -135,10 +135,10 @@ def check(invocation: Invocation, /, **flags: Any) -> int:
     Exit codes: 0 all as it should be, 4 there is drift, 3 or 1 something couldn't be compared.
     """
     invocation.output.check_columns(_DRIFT)
-    mirrors = Mirrors.asked_for(invocation, flags)
+    mirrors = Mirrors.asked_for(invocation, flags, audit=True, thorough=True)
     comparisons: list[Comparison] = []
     failures: list[TransshipError] = []
-    for _, comparison in _compared(mirrors, mirrors.shared(audit=True, thorough=True), failures):
+    for _, comparison in _compared(mirrors, failures):
         comparisons.append(comparison)
         _say_check(invocation, comparison)
     now = datetime.now(UTC)
@@ -212,11 +212,11 @@ def run(invocation: Invocation, /, **flags: Any) -> None:
     output = invocation.output
     output.check_columns(_RUNS)
     invocation.resume_hint = "what is copied stays, and no tag shows anything incomplete; run the same again to go on"
-    mirrors = Mirrors.asked_for(invocation, flags)
-    shared = mirrors.shared(audit=flags["audit"])
+    mirrors = Mirrors.asked_for(invocation, flags, audit=flags["audit"])
+    breaker = mirrors.shared.breaker
     if flags["drain"]:
         seconds = flags["drain"].total_seconds()
-        invocation.drain = partial(shared.breaker.stop, TransshipError(INTERRUPTED), seconds)
+        invocation.drain = partial(breaker.stop, TransshipError(INTERRUPTED), seconds)
     reports: list[MirrorReport] = []
 
     def has_news(report: MirrorReport) -> bool:
@@ -248,14 +248,19 @@ def run(invocation: Invocation, /, **flags: Any) -> None:
                 progress = MirrorsProgress(session.meter.receipt, len(mirrors.chosen))
                 with shown(progress, invocation, flags["progress_kind"]):
                     run_mirrors(
-                        session, mirrors.chosen, shared, on_compared=compared, on_done=moved, on_report=report_mirror
+                        session,
+                        mirrors.chosen,
+                        mirrors.shared,
+                        on_compared=compared,
+                        on_done=moved,
+                        on_report=report_mirror,
                     )
     finally:
         order = [mirror.name for mirror in mirrors.chosen]
         reports.sort(key=lambda report: (order.index(report.mirror.partition("/")[0]), report.mirror))
         output.report(flags["report"], {"mirrors": [report.to_dict() for report in reports]})
         export_metrics(*map(mirror_metrics, reports), warn=output.warn, path=flags["metrics_file"])
-    if shared.breaker.stopped:
+    if breaker.stopped:
         raise Cancelled
     rows = [
         [
@@ -310,7 +315,7 @@ def _raise_failures(reports: Sequence[MirrorReport]) -> None:
     )
 
 
-def _compared(mirrors: Mirrors, shared: Shared, failures: list[TransshipError]) -> Iterator[tuple[Session, Comparison]]:
+def _compared(mirrors: Mirrors, failures: list[TransshipError]) -> Iterator[tuple[Session, Comparison]]:
     """Yields each mirror, compared, with the session in which all are compared, side by side. What can't be compared is
     added to `failures`; it is the error of each destination of a mirror of which nothing can be."""
     if not mirrors.chosen:
@@ -318,7 +323,7 @@ def _compared(mirrors: Mirrors, shared: Shared, failures: list[TransshipError]) 
 
     def compare_one(mirror: Mirror) -> Comparison:
         try:
-            return compare(session, mirror, shared)
+            return compare(session, mirror, mirrors.shared)
         except TransshipError as error:
             places = [DestinationComparison(destination=str(each), error=error) for each in mirror.destinations]
             return Comparison(mirror=mirror.name, source=str(mirror.source), destinations=tuple(places))

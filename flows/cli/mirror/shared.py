@@ -14,13 +14,12 @@ from flows.cli.click_ext import Invocation, boolean
 from flows.cli.flags import access, show_requests
 from flows.cli.output import Output
 from oci.errors import InvalidInput, TransshipError
-from oci.mirror.comparison import Coverage, Shared, concerns
+from oci.mirror.comparison import Shared, concerns
 from oci.mirror.config import Mirror, MirrorsConfig
 from oci.mirror.digest_cache import DigestCache, default_path
 from oci.mirror.reader import read_config
 from oci.mirror.results import read_only
 from oci.mirror.run import expect, opened
-from oci.mirror.work import Breaker
 from oci.options import fields_of
 from oci.output import read_named
 from oci.registry.options import RegistryOptions
@@ -69,12 +68,12 @@ class Mirrors:
     invocation: Invocation
     config: MirrorsConfig
     chosen: tuple[Mirror, ...]
-    only: frozenset[str]
-    facts: DigestCache
-    breaker: Breaker
+    shared: Shared
 
     @classmethod
-    def asked_for(cls, invocation: Invocation, flags: dict[str, Any]) -> Mirrors:
+    def asked_for(
+        cls, invocation: Invocation, flags: dict[str, Any], *, audit: bool = False, thorough: bool = False
+    ) -> Mirrors:
         show_requests(invocation)
         config = read_config(flags["path"])
         chosen = config.chosen(flags["names"])
@@ -92,11 +91,7 @@ class Mirrors:
                 hint="give a report of these mirrors, or REGISTRY/REPOSITORY:TAG of a source",
             )
         facts = DigestCache(default_path() if options.state else "")
-        return cls(invocation, config, chosen, only, facts, Breaker())
-
-    def shared(self, *, audit: bool = False, thorough: bool = False) -> Shared:
-        scope = Coverage(audit=audit, thorough=thorough, only=self.only)
-        return Shared(facts=self.facts, breaker=self.breaker, scope=scope)
+        return cls(invocation, config, chosen, Shared(facts=facts, audit=audit, thorough=thorough, only=only))
 
     def check(self) -> None:
         """Raises what would end every run of these mirrors: consent of the machine that is lacking, files that can't be
@@ -113,8 +108,8 @@ class Mirrors:
                 expect(session, self.chosen)
                 yield session
         finally:
-            self.facts.save()
-            if warning := self.facts.warning(self.chosen):
+            self.shared.facts.save()
+            if warning := self.shared.facts.warning(self.chosen):
                 self.invocation.output.warn(warning)
 
 

@@ -107,9 +107,9 @@ def watch(invocation: Invocation, /, **flags: Any) -> None:
 
 
 def _run_batch(file: Mirrors, mirrors: Sequence[Mirror], on_report: Callable[[MirrorReport], None]) -> None:
-    batch = replace(file, chosen=tuple(mirrors), breaker=Breaker())
+    batch = replace(file, chosen=tuple(mirrors), shared=replace(file.shared, breaker=Breaker()))
     with batch.session() as session:
-        run_mirrors(session, mirrors, batch.shared(), on_report=on_report)
+        run_mirrors(session, mirrors, batch.shared, on_report=on_report)
 
 
 @dataclass(slots=True)

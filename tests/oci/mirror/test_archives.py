@@ -13,7 +13,6 @@ from oci.cancel import CancelToken
 from oci.mirror.compare import compare
 from oci.mirror.comparison import Shared
 from oci.mirror.config import Bucket, Mirror, MirrorsConfig
-from oci.mirror.digest_cache import DigestCache
 from oci.mirror.execute import execute, plan_mirror
 from oci.mirror.reader import make_config
 from oci.mirror.results import MirrorReport, made_of
@@ -66,7 +65,7 @@ def test_an_archive_holds_all_that_is_selected_and_is_written_again_only_when_th
 def planned_of(mirror: Mirror) -> list[tuple[int, str]]:
     """Bytes to move and the problem of each item that a run would carry."""
     with session_of() as session:
-        comparison = compare(session, mirror, Shared(facts=DigestCache(), breaker=Breaker()))
+        comparison = compare(session, mirror, Shared())
         return [(item.bytes_to_move, item.error) for item in plan_mirror(session, comparison).items]
 
 
@@ -176,7 +175,7 @@ def test_a_report_names_each_planned_destination_that_has_no_outcome(
         destinations=[{"archive": str(tmp_path / "a.tar")}, {"repository": f"{other_registry.host}/{repository}"}],
     )
     with session_of() as session:
-        comparison = compare(session, mirror, Shared(facts=DigestCache(), breaker=Breaker()))
+        comparison = compare(session, mirror, Shared())
         outcomes = execute(session, comparison.work, Breaker())
         receipt = session.meter.receipt()
 
@@ -219,7 +218,7 @@ def run_into(store: SeaweedFS, config: MirrorsConfig) -> MirrorReport:
 
     [mirror] = config.mirrors
     with opened(config, [mirror], reach, CancelToken()) as session:
-        return run_mirror(session, mirror, Shared(facts=DigestCache(), breaker=Breaker()))
+        return run_mirror(session, mirror, Shared())
 
 
 def tags_in(store: SeaweedFS, location: str) -> set[str]:

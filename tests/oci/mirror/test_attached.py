@@ -10,7 +10,7 @@ import pytest
 
 from oci.errors import InvalidInput
 from oci.meter import Receipt
-from oci.mirror.comparison import CHECK, Coverage, TagState
+from oci.mirror.comparison import TagState
 from oci.mirror.digest_cache import DigestCache
 from oci.mirror.policy import Policy
 from oci.mirror.reader import make, parse_config
@@ -20,7 +20,7 @@ from tests.servers.docker_registry import DockerRegistry
 from tests.servers.strict_registry import Features, StrictRegistry
 from tests.support.attaching import Signed, lost_at, push_signed, signed_index
 from tests.support.content import artifact, image, push, signature_tag
-from tests.support.mirroring import compared, many, mirror_of, run, states
+from tests.support.mirroring import AUDIT, CHECK, compared, many, mirror_of, run, states
 
 NOON = datetime(2026, 11, 29, 12, tzinfo=UTC)
 DAY = timedelta(hours=24)
@@ -85,7 +85,7 @@ def test_an_event_asks_for_referrers_at_once() -> None:
         late = artifact(1, subject=content)
         push(source.url, "shop/web", late)
 
-        report = run(mirror, scope=Coverage(only=frozenset({f"{source.host}/shop/web:1.0"})))
+        report = run(mirror, scope={"only": frozenset({f"{source.host}/shop/web:1.0"})})
 
         assert report.copied == 1
         assert httpx.head(f"{destination.url}/v2/mirror/web/manifests/{late.digest}").status_code == 200
@@ -102,7 +102,7 @@ def test_what_was_removed_at_the_source_is_reported_and_stays() -> None:
         httpx.delete(f"{source.url}/v2/shop/web/manifests/{sbom.digest}").raise_for_status()
 
         checked = compared(mirror, scope=CHECK)
-        again = run(mirror, scope=Coverage(audit=True))
+        again = run(mirror, scope=AUDIT)
 
         assert states(checked) == {"1.0": TagState.MORE_THERE.value}
         assert sbom.digest in checked.destinations[0].tags[0].reason

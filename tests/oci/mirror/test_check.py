@@ -10,16 +10,14 @@ import pytest
 from oci.bundle import tagnames
 from oci.digest import Digest
 from oci.errors import Unauthorized
-from oci.mirror.comparison import CHECK, Coverage
 from oci.mirror.config import Mirror
 from tests.faults.proxy import Fault, FaultProxy
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.registry_data import seed
 from tests.support.content import DOCKER_MANIFEST, OCI_MANIFEST, Content, bundle, image, index, push
-from tests.support.mirroring import compared, mirror_of, run, states
+from tests.support.mirroring import AUDIT, CHECK, compared, mirror_of, run, states
 from tests.support.pruning import has
 
-AUDIT = Coverage(audit=True)
 NO_HEAD = Fault(method="HEAD", path="/manifests/", status=404)
 NO_HEAD_BY_DIGEST = Fault(method="HEAD", path="/manifests/sha256:", status=404)
 

@@ -20,7 +20,6 @@ from oci.mirror.digest_cache import DigestCache
 from oci.mirror.reader import make_config
 from oci.mirror.results import INTERRUPTED, MirrorReport
 from oci.mirror.run import opened, run_mirrors
-from oci.mirror.work import Breaker
 from oci.reference import Repository
 from oci.registry.credentials.credential import Credential, Credentials, Fixed
 from oci.relocation.session import Access
@@ -61,7 +60,7 @@ def run_all(
     """The reports, and what the session has spent in all."""
     reached = access or anonymous()
     with opened(config, config.mirrors, lambda _side, _threads: reached, cancel or CancelToken()) as session:
-        reports = run_mirrors(session, config.mirrors, Shared(facts=facts or DigestCache(), breaker=Breaker()))
+        reports = run_mirrors(session, config.mirrors, Shared(facts=facts or DigestCache()))
         return reports, session.meter.receipt()
 
 
@@ -138,7 +137,7 @@ def test_a_slow_source_and_a_broken_one_hold_up_themselves_alone(
         others = estate(f"{registry.host}/{repository}", destination, 4).mirrors[1:]
         config = MirrorsConfig(mirrors=(*slow_one, *others))
         with opened(config, config.mirrors, lambda _side, _threads: anonymous(), CancelToken()) as session:
-            shared = Shared(facts=DigestCache(), breaker=Breaker())
+            shared = Shared()
             reports = run_mirrors(session, config.mirrors, shared, on_report=lambda report: done.append(report.mirror))
 
     assert {"m2", "m3"} <= set(done[: done.index("m0")])
@@ -167,9 +166,7 @@ def test_a_run_that_is_stopped_says_what_became_of_every_mirror(
             pytest.raises(Cancelled),
             opened(config, config.mirrors, lambda _side, _threads: anonymous(), cancel) as session,
         ):
-            run_mirrors(
-                session, config.mirrors, Shared(facts=DigestCache(), breaker=Breaker()), on_report=stop_after_a_success
-            )
+            run_mirrors(session, config.mirrors, Shared(), on_report=stop_after_a_success)
 
     assert sorted(report.mirror for report in reports) == sorted(mirror.name for mirror in config.mirrors)
     assert any(report.succeeded for report in reports)

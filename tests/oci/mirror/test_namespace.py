@@ -11,12 +11,10 @@ import pytest
 from oci.errors import InvalidInput, NotFound
 from oci.mirror.comparison import Shared, concerns
 from oci.mirror.config import Mirror, MirrorsConfig
-from oci.mirror.digest_cache import DigestCache
 from oci.mirror.reader import make_config
 from oci.mirror.results import MirrorReport
 from oci.mirror.run import run_mirrors
 from oci.mirror.selection import keep_for, repositories_of
-from oci.mirror.work import Breaker
 from oci.reference import parse_store
 from tests.faults.proxy import Fault, FaultProxy
 from tests.servers.docker_registry import DockerRegistry
@@ -36,7 +34,7 @@ def mirror(source: dict[str, Any], *destinations: str, **more: Any) -> Mirror:
 
 def run(*mirrors: Mirror) -> list[MirrorReport]:
     with session_of() as session:
-        return run_mirrors(session, mirrors, Shared(facts=DigestCache(), breaker=Breaker()))
+        return run_mirrors(session, mirrors, Shared())
 
 
 @pytest.fixture

@@ -9,19 +9,17 @@ from typing import Any
 import httpx
 import pytest
 
-from oci.mirror.comparison import CHECK, Shared, TagState
+from oci.mirror.comparison import Shared, TagState
 from oci.mirror.config import Mirror
-from oci.mirror.digest_cache import DigestCache
 from oci.mirror.reader import make
 from oci.mirror.run import run_mirrors
-from oci.mirror.work import Breaker
 from oci.receipts.check import LOST_TAG, REPLACED_TAG, Checked, check_receipt, find_receipt
 from oci.signatures.keys import read_key_file
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.strict_registry import Features, StrictRegistry
 from tests.support.attaching import push_signed, signed_index
 from tests.support.content import image, push
-from tests.support.mirroring import compared, mirror_of, run, session_of, states
+from tests.support.mirroring import CHECK, compared, mirror_of, run, session_of, states
 from tests.support.sealing import SUFFIX, signed_statement
 
 CONTENT, NEWER, OTHER = image(601), image(602), image(603)
@@ -165,7 +163,7 @@ def test_mirrors_of_a_namespace_and_several_destinations_have_receipts_of_their_
     mirror = make(Mirror, {**body, "destinations": [{"repository": name} for name in names]})
 
     with session_of() as session:
-        reports = run_mirrors(session, [mirror], Shared(facts=DigestCache(), breaker=Breaker()))
+        reports = run_mirrors(session, [mirror], Shared())
 
     assert [report.failed for report in reports] == [(), ()]
     written = {str(path.relative_to(tmp_path / "receipts")) for path in (tmp_path / "receipts").rglob("*.json")}

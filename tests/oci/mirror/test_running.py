@@ -15,12 +15,12 @@ from oci.cancel import CancelToken
 from oci.digest import Digest
 from oci.errors import Cancelled, InvalidInput
 from oci.mirror.compare import compare
-from oci.mirror.comparison import CHECK, Coverage, Shared, TagState
+from oci.mirror.comparison import Shared, TagState
 from oci.mirror.digest_cache import DigestCache
 from oci.mirror.execute import plan_mirror
 from oci.mirror.results import INTERRUPTED, MirrorReport, read_only
 from oci.mirror.run import run_mirror
-from oci.mirror.work import Breaker, WorkItem
+from oci.mirror.work import WorkItem
 from oci.relocation.session import Session
 from tests.faults.proxy import Fault, FaultProxy
 from tests.servers.docker_registry import DockerRegistry
@@ -39,12 +39,10 @@ from tests.support.content import (
     push,
     signature_tag,
 )
-from tests.support.mirroring import compared, mirror_of, run, session_of, states, variant
+from tests.support.mirroring import AUDIT, CHECK, compared, mirror_of, run, session_of, states, variant
 from tests.support.relocating import anonymous
 from tests.support.signing import Signer, bundle_sign, cosign_sign
 from tests.support.slow_link import SlowLink
-
-AUDIT = Coverage(audit=True)
 
 
 def digest_at(registry: DockerRegistry, repository: str, tag: str) -> str:
@@ -162,7 +160,7 @@ def test_chosen_platforms_are_unchanged_next_time_without_reading_the_index_agai
     def once() -> tuple[int, int, int]:
         known = DigestCache(facts)
         with session_of() as session:
-            report = run_mirror(session, mirror, Shared(facts=known, breaker=Breaker()))
+            report = run_mirror(session, mirror, Shared(facts=known))
         known.save()
         return report.copied, report.in_place, report.receipt.total_requests
 
@@ -266,7 +264,7 @@ def test_images_that_the_policy_refuses_are_not_taken(
         mirror = mirror_of(where, f"{other_registry.host}/{repository}", policy=str(policy), require_signatures=True)
 
         with session_of() as one:
-            planned = plan_mirror(one, compare(one, mirror, Shared(facts=DigestCache(), breaker=Breaker())))
+            planned = plan_mirror(one, compare(one, mirror, Shared()))
         report, checked = run(mirror), compared(mirror, scope=CHECK)
         cosign_sign(server.url, "shop/web", unsigned, signer, reference=where)
         signed = run(mirror)
@@ -358,7 +356,7 @@ def test_what_failed_is_run_again_alone(
     first = run(mirror)
     data.write_bytes(kept)
     names = read_only(json.dumps({"mirrors": [first.to_dict()]}), "report.json")
-    again = run(mirror, scope=Coverage(only=frozenset(names)))
+    again = run(mirror, scope={"only": frozenset(names)})
 
     assert names == (f"{registry.host}/{repository}:broken",)
     assert (first.copied, again.copied, again.in_place) == (2, 1, 0)
@@ -373,10 +371,8 @@ def test_names_that_the_rules_do_not_take_are_left_alone(
     source = f"{registry.host}/{repository}"
     mirror = mirror_of(source, f"{other_registry.host}/{repository}", tags=[{"semver": ["*"]}])
 
-    report = run(
-        mirror, scope=Coverage(only=frozenset({f"{source}:nightly", f"{source}:1.0", "elsewhere.example/a:1.0"}))
-    )
-    other = run(mirror, scope=Coverage(only=frozenset({"elsewhere.example/a:1.0"})))
+    report = run(mirror, scope={"only": frozenset({f"{source}:nightly", f"{source}:1.0", "elsewhere.example/a:1.0"})})
+    other = run(mirror, scope={"only": frozenset({"elsewhere.example/a:1.0"})})
 
     assert report.tags == ("1.0",)
     assert other.receipt.total_requests == 0
@@ -530,9 +526,7 @@ def test_cancelled_in_the_middle_no_tag_shows_anything_incomplete(
         pytest.raises(Cancelled),
         Session(source=access, destination=access, concurrency=4, cancel=cancel) as session,
     ):
-        run_mirror(
-            session, mirror, Shared(facts=DigestCache(), breaker=Breaker()), on_done=on_done, on_cut=reports.append
-        )
+        run_mirror(session, mirror, Shared(), on_done=on_done, on_cut=reports.append)
 
     [report] = reports
     there = other_registry.repository_tags(repository)

@@ -10,18 +10,16 @@ import httpx
 import pytest
 
 from oci.mirror.compare import compare
-from oci.mirror.comparison import CHECK, Coverage, Shared
+from oci.mirror.comparison import Shared
 from oci.mirror.digest_cache import DigestCache
-from oci.mirror.work import Breaker
 from tests.faults.proxy import Fault, FaultProxy
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.registry_data import seed
 from tests.servers.strict_registry import StrictRegistry
 from tests.support.content import artifact, bundle, image, index, push, signature, signature_tag
-from tests.support.mirroring import compared, mirror_of, run, session_of, states, variant
+from tests.support.mirroring import AUDIT, CHECK, compared, mirror_of, run, session_of, states, variant
 from tests.support.pruning import has
 
-AUDIT = Coverage(audit=True)
 NO_LISTS = Fault(path="/tags/list", status=403)
 
 
@@ -200,7 +198,7 @@ def test_what_appears_after_the_first_look_is_as_old_as_it_was_seen_whatever_it_
     def taken(moment: datetime) -> tuple[set[str], set[str]]:
         facts = DigestCache(str(tmp_path / "facts.json"))
         with session_of() as session:
-            found = compare(session, mirror, Shared(facts=facts, breaker=Breaker(), now=moment))
+            found = compare(session, mirror, Shared(facts=facts, now=moment))
         facts.save()
         return set(states(found)), set(found.too_young)
 
