@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from oci.mirror.results import MirrorIncomplete as MirrorIncomplete
     from oci.mirror.results import MirrorRunReport as MirrorRunReport
     from oci.prune.execute import PruneRunReport as PruneRunReport
-    from oci.prune.keep import KeepOptions as KeepOptions
+    from oci.prune.plan import KeepOptions as KeepOptions
     from oci.receipts.check import Checked as Checked
     from oci.registry.options import RegistryOptions as RegistryOptions
     from oci.relocation.report import RelocationIncomplete as RelocationIncomplete
@@ -105,7 +105,7 @@ _NAMES = {
     "oci.mirror.config": ("MirrorsConfig",),
     "oci.mirror.results": ("CheckReport", "Drifted", "MirrorIncomplete", "MirrorRunReport"),
     "oci.prune.execute": ("PruneRunReport",),
-    "oci.prune.keep": ("KeepOptions",),
+    "oci.prune.plan": ("KeepOptions",),
     "oci.receipts.check": ("Checked",),
     "oci.registry.options": ("RegistryOptions",),
     "oci.relocation.report": ("RelocationIncomplete", "RelocationReport", "VerificationReport"),

@@ -51,8 +51,7 @@ if TYPE_CHECKING:
     from oci.export.options import ExportOptions
     from oci.mirror.results import MirrorReport
     from oci.prune.execute import PruneReport
-    from oci.prune.keep import Keep
-    from oci.prune.plan import PrunePlan
+    from oci.prune.plan import Keep, PrunePlan
     from oci.receipts.check import Checked
     from oci.receipts.record import Recorder
 

@@ -13,8 +13,7 @@ from oci.mirror.config import Mirror
 from oci.mirror.run import opened
 from oci.mirror.selection import keep_for
 from oci.prune.execute import PruneRunReport, execute
-from oci.prune.keep import Keep
-from oci.prune.plan import PrunePlan, UnwantedManifest, UnwantedTag
+from oci.prune.plan import Keep, PrunePlan, UnwantedManifest, UnwantedTag
 from oci.prune.planner import make_prune_plan, remember
 from oci.reference import StoreName
 from oci.relocation.session import Session

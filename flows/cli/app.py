@@ -37,13 +37,13 @@ _ARCHIVE = Group(
 _MIRROR = Group(
     "Repositories, bundles and locks that are kept the same somewhere else.",
     {
-        "plan": ("flows.cli.mirror.run:plan", "Say what a run would copy"),
-        "check": ("flows.cli.mirror.run:check", "Tell where destinations differ from what the mirrors say"),
+        "plan": ("flows.cli.mirror.plan:plan", "Say what a run would copy"),
+        "check": ("flows.cli.mirror.plan:check", "Tell where destinations differ from what the mirrors say"),
         "run": ("flows.cli.mirror.run:run", "Copy what is missing or changed"),
         "watch": ("flows.cli.mirror.watch:watch", "Run mirrors by their schedules, without a server"),
-        "deploy": ("flows.cli.mirror.deploy:deploy", "Put the mirrors on a Prefect server, with their schedules"),
-        "validate": ("flows.cli.mirror.deploy:validate", "Read the file and show what it says, without a network"),
-        "schema": ("flows.cli.mirror.deploy:schema", "Print the format of the file, for editors"),
+        "deploy": ("flows.cli.mirror.file:deploy", "Put the mirrors on a Prefect server, with their schedules"),
+        "validate": ("flows.cli.mirror.file:validate", "Read the file and show what it says, without a network"),
+        "schema": ("flows.cli.mirror.file:schema", "Print the format of the file, for editors"),
     },
 )
 _POLICY = Group(

@@ -27,8 +27,7 @@ from oci.bundle.tagnames import attached_to
 from oci.errors import Incomplete, InvalidConfig, InvalidDocument, InvalidInput, StoreError
 from oci.output import read_named, write_json
 from oci.prune.execute import PruneReport, execute
-from oci.prune.keep import Keep, KeepOptions
-from oci.prune.plan import PrunePlan, UnwantedManifest, UnwantedTag
+from oci.prune.plan import Keep, KeepOptions, PrunePlan, UnwantedManifest, UnwantedTag
 from oci.prune.planner import make_prune_plan, remember
 from oci.reference import StoreName, parse_store
 from oci.relocation.session import Session

@@ -13,7 +13,7 @@ from pydantic import Field
 from flows.parameters.forms import Concurrency, Credentials, OneSide, Registry, ShortText, without_scheme
 from oci.errors import InvalidInput
 from oci.options import Options, option
-from oci.prune.keep import Keep, KeepOptions
+from oci.prune.plan import Keep, KeepOptions
 from oci.reference import ARCHIVE_PREFIX, StoreName, parse_store
 from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
 from tasks.prune import PrunePolicy

@@ -18,8 +18,7 @@ from oci.digest import Digest
 from oci.errors import NotFound, Refused, StoreError, TransshipError
 from oci.manifest import Manifest
 from oci.meter import Receipt, unheard
-from oci.prune.keep import Keep
-from oci.prune.plan import PrunePlan, UnwantedManifest, UnwantedTag, bytes_freed
+from oci.prune.plan import Keep, PrunePlan, UnwantedManifest, UnwantedTag, bytes_freed
 from oci.prune.planner import look, remember
 from oci.prune.survey import Survey
 from oci.prune.untag import check_deletes, check_untags

@@ -12,7 +12,7 @@ from oci.bundle.tagnames import KEEP_ALIVE_SUFFIX, list_tags, resolve_tag
 from oci.digest import Digest, digest_of
 from oci.errors import InvalidInput, NotFound, Refused, StoreError
 from oci.manifest import artifact_manifest
-from oci.prune.keep import Keep
+from oci.prune.plan import Keep
 from oci.prune.planner import make_prune_plan
 from oci.prune.survey import NOTE_LAYER, NOTE_TYPE, Survey
 from oci.reference import ArchiveName, Reference

@@ -32,8 +32,7 @@ from oci.mirror.digest_cache import VERSION, DigestCache, _moment
 from oci.mirror.reader import parse_config
 from oci.mirror.results import read_only
 from oci.mirror.work import WorkItem
-from oci.prune.keep import Keep
-from oci.prune.plan import PrunePlan
+from oci.prune.plan import Keep, PrunePlan
 from oci.prune.survey import NOTE_TYPE, read_note
 from oci.receipts.receipt import Place, ReceivedImage, RelocationReceipt, Tool, _read_statement
 from oci.reference import parse_any, parse_store, parse_tag

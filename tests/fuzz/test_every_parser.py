@@ -44,7 +44,6 @@ LEFT_OUT: Mapping[str, str] = {
     "files/deflate.py:_words": OWN,
     "meter.py:push": OPERATORS,
     "mirror/digest_cache.py:_created": WITHIN,
-    "prune/keep.py:Keep.from_dict": OPERATORS,
     "prune/plan.py:PrunePlan.to_dict": OWN,
     "registry/credentials/config_files.py:ConfigFile.parse": OPERATORS,
     "registry/credentials/config_files.py:_decoded": OPERATORS,

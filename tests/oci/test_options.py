@@ -176,7 +176,7 @@ def test_declaring_costs_nothing_until_it_is_asked_for() -> None:
     code = (
         "import oci.options, sys; calls = []; old = oci.options.option\n"
         "oci.options.option = lambda *a, **k: calls.append(a) or old(*a, **k)\n"
-        "import oci.prune.keep as k; print(len(calls), 'pydantic' in sys.modules)\n"
+        "import oci.prune.plan as k; print(len(calls), 'pydantic' in sys.modules)\n"
         "oci.options.fields_of(k.Keep); print(len(calls) >= len(k.Keep.__struct_fields__))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

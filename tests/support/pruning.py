@@ -9,8 +9,7 @@ from typing import Any
 import httpx
 
 from oci.prune.execute import PruneReport, execute
-from oci.prune.keep import Keep
-from oci.prune.plan import PrunePlan
+from oci.prune.plan import Keep, PrunePlan
 from oci.prune.planner import make_prune_plan, remember
 from oci.reference import parse_store
 from tests.support.content import OCI_INDEX, OCI_MANIFEST, Content, compact

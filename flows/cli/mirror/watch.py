@@ -27,7 +27,7 @@ import click
 
 from flows.cli.click_ext import Invocation, Number, verb
 from flows.cli.flags import Age, metrics_flag, registry_flags, store_flags
-from flows.cli.mirror.shared import Mirrors, file_flag
+from flows.cli.mirror.file import Mirrors, file_flag
 from flows.cli.output import log_to_stderr
 from oci.documents import recurrence
 from oci.errors import Cancelled, InvalidInput, TransshipError

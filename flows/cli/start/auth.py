@@ -9,7 +9,7 @@ import click
 
 from flows.cli.click_ext import Invocation, verb
 from flows.cli.flags import open_session, registry_flags
-from flows.cli.mirror.shared import Mirrors
+from flows.cli.mirror.file import Mirrors
 from oci.errors import Incomplete, StoreError
 from oci.reference import Repository
 from oci.relocation.session import Session

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from flows.cli.click_ext import Invocation
-from flows.cli.mirror.progress import MirrorsProgress
+from flows.cli.mirror.run import MirrorsProgress
 from flows.cli.output import IMGPKG
 from flows.cli.progress import Above, Bars, Row, Screen, _drawing, _print, bar_line, draw_until
 from oci.meter import Receipt
