@@ -21,9 +21,8 @@ from oci.errors import Incomplete, IntegrityError, InvalidInput, StoreError
 from oci.export.assembly import WriteReport
 from oci.export.export import ArchiveReport, begin_archive, finish_archive, write_parts
 from oci.export.options import ExportOptions
-from oci.export.plan import ArchivePlan, Group
+from oci.export.plan import ArchivePlan, Group, is_written
 from oci.export.planner import plan_archive
-from oci.export.resume import is_written
 from oci.export.tar_plan import Part
 from oci.meter import Receipt
 from oci.reference import ArchiveName

@@ -34,8 +34,7 @@ from oci.errors import Incomplete, InvalidInput, StoreError
 from oci.export.export import ArchiveReport, docker_images, seal_archive, write_archive, write_docker
 from oci.export.options import ExportOptions
 from oci.export.plan import ArchivePlan, Volume
-from oci.export.planner import plan_archive
-from oci.export.resume import plan_resumed
+from oci.export.planner import plan_archive, plan_resumed
 from oci.export.tar_plan import Part
 from oci.output import check_outputs, to_dict
 from oci.reference import ArchiveName
@@ -178,7 +177,7 @@ def _what_it_is(archive: Archive, blobs: dict[Digest, int]) -> str:
     contents = archive.contents
     note = contents.transship_json
     volumes = f", {counted(note.volumes, 'volume')}" if note.volumes > 1 else ""
-    left_out = sum(size for _, size in note.requires)
+    left_out = sum(blob.size for blob in note.requires)
     delta = (
         f"; a delta to {note.base}: {counted(len(note.requires), 'blob')} ({show_size(left_out)}) left out"
         if note.base

@@ -1,17 +1,24 @@
-"""What is in an archive, and where: from its first member alone, or from one pass over the headers."""
+"""What is in an archive, and where: from its first member alone, or from one pass over the headers.
+
+An archive that isn't the whole, a delta or a volume of several, or that has a receipt, says so in `transship.json`,
+which imgpkg passes over.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
+from typing import Annotated
 
-from msgspec import Struct, field
+import msgspec
+from msgspec import Meta, Raw, Struct, field
 
-from oci.archive import docker_archive, index_json, manifest_json, transship_json
+from oci.archive import docker_archive, index_json, manifest_json
 from oci.archive.entry import DOCKER_ARCHIVE, IMGPKG, OCI_LAYOUT, ArchiveEntry
 from oci.archive.open import ByteReader, Stretch
-from oci.archive.transship_json import TransshipJson
-from oci.digest import Digest
-from oci.errors import InvalidInput, InvalidManifest, NotFound
+from oci.descriptor import parse_json
+from oci.digest import Digest, parse_digest
+from oci.errors import InvalidDocument, InvalidInput, InvalidManifest, InvalidReference, NotFound
 from oci.files import tar
 from oci.files.tar import REGULAR, SYMLINK, Members
 from oci.manifest import Manifest
@@ -20,10 +27,74 @@ from oci.reference import clipped
 MEMBERS_LIMIT = 2_000_000
 """Regular files of an archive: some hundred bytes of memory for each."""
 
+TRANSSHIP_JSON = "transship.json"
+TRANSSHIP_JSON_LIMIT = 16 << 20
+"""Bytes of it that are read or written: some 150,000 blobs that a delta requires."""
+
+_VERSION = 1
+
 _WINDOW = 16 << 10
 """Bytes read for each header: small members after it come with it."""
 
 _GZIP = b"\x1f\x8b"
+
+
+class RequiredBlob(Struct, frozen=True):
+    """A blob that an archive leaves out, because the other side has it; its size in bytes."""
+
+    digest: Digest
+    size: Annotated[int, Meta(ge=0, lt=1 << 53)]
+
+
+class TransshipJson(Struct, frozen=True, kw_only=True):
+    """`base` names what has the blobs that the archive `requires`, for messages, and has nothing in it that a terminal
+    obeys. `volume` counts from 1 to `volumes`, and `whole` is the fingerprint of all volumes together. `receipt` is an
+    in-toto statement about the archive (docs/reference/receipts.md), as JSON, in the first volume."""
+
+    base: Annotated[str, Meta(max_length=4096, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")] = ""
+    requires: tuple[RequiredBlob, ...] = ()
+    volume: Annotated[int, Meta(ge=1, le=99_999)] = 1
+    volumes: Annotated[int, Meta(ge=1, le=99_999)] = 1
+    whole: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")] = ""
+    receipt: Raw = Raw()
+
+    @property
+    def required(self) -> frozenset[Digest]:
+        return frozenset(blob.digest for blob in self.requires)
+
+    def to_json(self) -> bytes:
+        """Raises InvalidDocument beyond TRANSSHIP_JSON_LIMIT."""
+        body: dict[str, object] = {"version": _VERSION}
+        if self.requires or self.base:
+            body |= {"base": self.base, "requires": msgspec.to_builtins(self.requires)}
+        if self.volumes > 1:
+            body |= {"volume": self.volume, "volumes": self.volumes, "whole": self.whole}
+        if self.receipt:
+            body["receipt"] = parse_json(bytes(self.receipt))
+        data = json.dumps(body, separators=(",", ":")).encode()
+        if len(data) > TRANSSHIP_JSON_LIMIT:
+            message = f"{TRANSSHIP_JSON} has {len(data)} bytes, and {TRANSSHIP_JSON_LIMIT} are the limit"
+            raise InvalidDocument(message, hint="make several deltas")
+        return data
+
+    @classmethod
+    def from_json(cls, data: bytes, where: str) -> TransshipJson:
+        try:
+            version = msgspec.json.decode(data, type=dict[str, Raw]).get("version", b"none")
+            if bytes(version) != b"%d" % _VERSION:
+                shown = bytes(version)[:40].decode(errors="replace")
+                raise InvalidManifest(
+                    f"{where}: {TRANSSHIP_JSON} has version {shown}, which a later transship wrote",
+                    hint="update transship",
+                )
+            note = msgspec.json.decode(data, type=cls)
+            if note.volume > note.volumes or (note.volumes > 1 and not note.whole):
+                raise ValueError(f"this is no volume {note.volume} of {note.volumes}")  # noqa: TRY301 - as all other damage
+            for blob in note.requires:
+                parse_digest(blob.digest)
+        except (ValueError, RecursionError, InvalidReference) as error:
+            raise InvalidManifest(f"{where}: {TRANSSHIP_JSON} is damaged: {error}") from error
+        return note
 
 
 class Contents(Struct):
@@ -39,7 +110,12 @@ class Contents(Struct):
 
 
 def read_contents(readers: Sequence[ByteReader]) -> Contents:
-    """One reader, or one for each volume in any order. Raises InvalidManifest for what is no such archive."""
+    """One reader, or one for each volume in any order; none for an archive that is to be written.
+
+    Raises InvalidManifest for what is no such archive.
+    """
+    if not readers:
+        return Contents("", [], {}, {}, TransshipJson())
     volumes = sorted(readers, key=_volume_number) if len(readers) > 1 else list(readers)
     calculated = _calculated(volumes[0]) if len(volumes) == 1 else None
     if calculated is not None:
@@ -49,8 +125,8 @@ def read_contents(readers: Sequence[ByteReader]) -> Contents:
     notes: list[TransshipJson] = []
     for reader in volumes:
         listed = _scan(reader, links)
-        if transship_json.NAME in listed:
-            notes.append(_note(listed[transship_json.NAME]))
+        if TRANSSHIP_JSON in listed:
+            notes.append(_note(listed[TRANSSHIP_JSON]))
         members = {**listed, **members}
     _check_volumes(notes, volumes)
     note = notes[0] if notes else TransshipJson()
@@ -132,10 +208,9 @@ def _calculated(reader: ByteReader) -> Contents | None:
         parsed = manifest_json.parse(description.chunks(manifest_json.LIMIT))
     except InvalidManifest:
         return None  # another format may have a file of that name: the scan will say what is wrong
-    noted = _member_at(reader, description.end, transship_json.NAME)
+    noted = _member_at(reader, description.end, TRANSSHIP_JSON)
     note = _note(noted) if noted is not None else TransshipJson()
-    left_out = {digest for digest, _ in note.requires}
-    layers = sorted(layer for layer in parsed.layers if layer not in left_out)
+    layers = sorted(parsed.layers.keys() - note.required)
     for chosen in ([layer for layer in layers if parsed.layers[layer].distributable], layers):
         blobs: dict[Digest, Stretch] = {}
         offset = (noted or description).end
@@ -195,13 +270,13 @@ def _of_docker(members: dict[str, Stretch], links: dict[str, Stretch], note: Tra
 
 
 def _note(stretch: Stretch) -> TransshipJson:
-    return TransshipJson.from_json(stretch.bytes(transship_json.LIMIT), stretch.reader.location)
+    return TransshipJson.from_json(stretch.bytes(TRANSSHIP_JSON_LIMIT), stretch.reader.location)
 
 
 def _volume_number(reader: ByteReader) -> int:
     """Returns the number that a volume gives itself; it is checked later, against the others."""
     at, noted = 0, None
-    for name in (manifest_json.NAME, index_json.MARK, index_json.INDEX, transship_json.NAME):
+    for name in (manifest_json.NAME, index_json.MARK, index_json.INDEX, TRANSSHIP_JSON):
         noted = _member_at(reader, at, name)
         at = noted.end if noted is not None else at
     if noted is None:

@@ -109,7 +109,7 @@ def verify_archive(archive: Archive, workers: Executor, *, deep: bool = False) -
     children = (child for manifest in manifests.values() for child in manifest.children if child.names_manifest)
     missing = [child.digest for child in children if child.digest not in manifests]
     problems = [f"{archive.name}@{digest}: the manifest is missing" for digest in missing]
-    required = {digest for digest, _ in archive.contents.transship_json.requires}
+    required = archive.contents.transship_json.required
     lacking = {
         digest
         for digest, blob in blobs.items()

@@ -1,13 +1,17 @@
-"""Where an archive's bytes are: a file on disk or an object in S3, read by range.
+"""Where an archive's bytes are: a file on disk or an object in S3, read by range; and whether they are those that were
+signed.
 
 The modules that speak to S3 import boto3, which takes a while: they are imported when a location names an object.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import quote
 
@@ -16,7 +20,7 @@ from msgspec import Struct
 from oci.archive.s3_options import S3Options
 from oci.cancel import CancelToken
 from oci.digest import READ_SIZE
-from oci.errors import IntegrityError, InvalidManifest
+from oci.errors import Cancelled, IntegrityError, InvalidManifest, NotFound, NotSigned
 from oci.files import tar
 from oci.meter import Meter
 from oci.output import open_regular, os_errors
@@ -28,6 +32,14 @@ if TYPE_CHECKING:
 
 ByteReader: TypeAlias = "FileReader | S3Reader"
 """An archive that exists, with the same methods wherever it is. Safe from any thread."""
+
+SIGNATURE_SUFFIX = ".sigstore.json"
+SIGNATURE_LIMIT = 1 << 20
+"""Bytes of a signature that are read; one with a certificate and a log entry has some thousand."""
+
+Signed = Callable[[bytes, str], str]
+"""Gives the SHA-256, in hex, that a signature says of the file at a location. Raises NotSigned where it isn't one of
+the key that was asked for."""
 
 
 class Stretch(Struct, frozen=True):
@@ -143,3 +155,66 @@ def link_to(location: str, object_store: Callable[[str], S3Options]) -> str:
     bucket, _, key = location.removeprefix(S3_PREFIX).partition("/")
     address = object_store(location).address
     return f"{address}/{bucket}/{quote(key)}" if address else f"https://{bucket}.s3.amazonaws.com/{quote(key)}"
+
+
+class ArchiveProof:
+    """The files of an archive, being read from end to end: beside each is a signature of its SHA-256.
+
+    Who has signed is known before anything else is read. Whether the bytes are those that were signed is known when the
+    last of them was read: that goes on in a thread while others read from the archive what they need, and what gives
+    names waits for it.
+    """
+
+    def __init__(
+        self, readers: Sequence[ByteReader], signed: Signed, object_store: Callable[[str], S3Options], *, side: str
+    ) -> None:
+        """Begins to read them. Raises NotSigned for a signature that is missing, or what `signed` raises."""
+        self._readers = tuple(readers)
+        self._signed = [
+            signed(_signature_of(reader.location, object_store, side), reader.location) for reader in self._readers
+        ]
+        self._stop = threading.Event()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="signature")
+        self._digests = self._pool.submit(lambda: [hash_of(reader, self._stop) for reader in self._readers])
+
+    def check(self) -> None:
+        """Waits until all was read. Raises NotSigned where it isn't what was signed, or what reading it raised."""
+        for reader, signed, digest in zip(self._readers, self._signed, self._digests.result(), strict=True):
+            if digest != signed:
+                raise NotSigned(
+                    f"it isn't what was signed: its SHA-256 is {digest}, and {signed} was signed",
+                    store=reader.location,
+                    operation="proving who signed it",
+                    hint="it was changed or cut off, or the signature is that of another archive: get both again",
+                )
+
+    def close(self) -> None:
+        """Reads no further."""
+        self._stop.set()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def hash_of(reader: ByteReader, stop: threading.Event | None = None) -> str:
+    """Returns the SHA-256 of a file or object, in hex. Raises Cancelled when `stop` is set, and IntegrityError for a
+    file that was changed since it was opened."""
+    sha256 = hashlib.sha256()
+    for chunk in reader.read(0, reader.size):
+        if stop is not None and stop.is_set():
+            raise Cancelled
+        sha256.update(chunk)
+    reader.check_unchanged()
+    return sha256.hexdigest()
+
+
+def _signature_of(location: str, object_store: Callable[[str], S3Options], side: str) -> bytes:
+    place = f"{location}{SIGNATURE_SUFFIX}"
+    problem = f"there is no signature beside it ({place.rpartition('/')[2]})"
+    try:
+        with closing(open_reader(place, object_store(location), side=side, cancel=CancelToken())) as reader:
+            if 0 < reader.size <= SIGNATURE_LIMIT:
+                return b"".join(reader.read(0, reader.size))
+            problem = f"the signature beside it has {reader.size} bytes"
+    except NotFound:
+        pass
+    hint = "bring it along with the archive, or ask for a signed archive: `copy --to-tar ... --sign KEY`"
+    raise NotSigned(problem, store=location, operation="proving who signed it", hint=hint)

@@ -73,7 +73,7 @@ class Archive:
         note = self.contents.transship_json
         foreign = (layer for manifest in self.contents.manifests.values() for layer in manifest.layers)
         hint, sentence = "make the archive again, or verify this one with `archive verify`", ""
-        if subject in {digest for digest, _ in note.requires}:
+        if subject in note.required:
             hint = f"the archive is a delta to {note.base}: import that one first"
         elif any(layer.digest == subject and not layer.distributable for layer in foreign):
             hint = "the archive was made without --include-non-distributable-layers: leave it out here as well"
@@ -143,30 +143,12 @@ class Archive:
         return f"{self._side} {self.name}".lstrip()
 
 
-class EmptyArchive:
-    """What an archive that is to be written has so far."""
+class EmptyArchive(Archive):
+    """An archive that is to be written: it has nothing so far."""
 
     def __init__(self, name: ArchiveName) -> None:
-        self.name = name
+        super().__init__(name, (), side="", meter=Meter(), cancel=CancelToken())
 
-    def head_manifest(self, identifier: str) -> Descriptor | None:
-        del identifier
-        return None
-
-    def get_manifest(self, identifier: str) -> Manifest:
-        raise NotFound("nothing is there yet", store=str(self.name), subject=identifier)
-
-    def read_blob(self, blob: Descriptor, offset: int = 0, length: int | None = None) -> Iterator[Chunk]:
-        del offset, length
-        raise NotFound("nothing is there yet", store=str(self.name), subject=blob.digest)
-
-    def blob_size(self, digest: Digest) -> int | None:
-        del digest
-        return None
-
-    def tags(self) -> Iterator[str]:
-        return iter(())
-
-    def referrers(self, subject: Digest, artifact_type: str = "") -> tuple[Descriptor, ...]:
-        del subject, artifact_type
-        return ()
+    def lacks(self, subject: str, operation: str) -> NotFound:
+        del operation
+        return NotFound("nothing is there yet", store=str(self.name), subject=subject)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct, structs
 
 from oci.archive.docker_archive import DockerImage, docker_name, write_docker_archive
-from oci.archive.open import in_object_store, open_reader
+from oci.archive.open import SIGNATURE_SUFFIX, hash_of, in_object_store, open_reader
 from oci.archive.source import Archive
 from oci.bundle.push import Pushed, PushRequest, push
 from oci.descriptor import Descriptor
@@ -25,9 +25,8 @@ from oci.digest import Chunk, Digest
 from oci.errors import InvalidInput, TransshipError
 from oci.export.assembly import OpenBlob, WriteReport, Writing
 from oci.export.file_writer import ByteWriter, open_writer
-from oci.export.plan import ArchivePlan, Group, Volume
+from oci.export.plan import ArchivePlan, Group, Volume, is_in_place
 from oci.export.planner import check_whole, plan_archive
-from oci.export.resume import is_in_place
 from oci.export.tar_plan import Part, StoredPart
 from oci.files.walk import FileEntry
 from oci.meter import unheard
@@ -222,7 +221,6 @@ def seal_archive(
 
 def sums_of(session: Session, locations: Iterable[str]) -> dict[str, str]:
     """Reads every volume once more, and returns the SHA-256 of each, in hex, by location in order."""
-    from oci.archive.proof import hash_of  # noqa: PLC0415 - only where it is asked for
 
     def sum_of(location: str) -> str:
         reader = open_reader(location, session.object_store(location), side="destination", cancel=session.cancel)
@@ -241,11 +239,10 @@ def write_sums(session: Session, sums: Mapping[str, str], name: str) -> None:
 
 def sign_archive(session: Session, sums: Mapping[str, str], key: SigningKey) -> None:
     """Writes the signature of each volume beside it, over its SHA-256."""
-    from oci.archive.proof import SUFFIX  # noqa: PLC0415 - only where it is asked for
-    from oci.signatures.keys import signature_of  # noqa: PLC0415
+    from oci.signatures.keys import signature_of  # noqa: PLC0415 - only where it is asked for
 
     for location, digest in sums.items():
-        _write_beside(session, f"{location}{SUFFIX}", signature_of(digest, key))
+        _write_beside(session, f"{location}{SIGNATURE_SUFFIX}", signature_of(digest, key))
 
 
 def push_to_archive(

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from functools import cached_property
 
 from msgspec import Struct
 
-from oci.archive.open import in_object_store
-from oci.digest import Digest
+from oci.archive.open import in_object_store, open_reader
+from oci.digest import Digest, verified
+from oci.errors import IntegrityError, NotFound
 from oci.export import tar_plan
-from oci.export.tar_plan import Part, TarPlan
+from oci.export.tar_plan import Part, Piece, TarPlan
 from oci.relocation.plan import PlannedBlob
 from oci.relocation.report import ArchiveFacts
+from oci.relocation.session import Session
 
 _OBJECT_REQUESTS = 7
 """For one object: is it there, is an upload unfinished, begin, note, list, complete, look."""
@@ -129,3 +132,36 @@ class ArchivePlan(Struct, frozen=True, kw_only=True, dict=True):
             numbers = tar_plan.groups(volume.tar, volume.parts, share)
             groups.extend(Group(volume=number, numbers=group) for group in numbers)
         return tuple(groups)
+
+
+def is_written(session: Session, plan: ArchivePlan) -> bool:
+    """Says whether the very archive is there already, as far as its store keeps which one it has."""
+    return all(is_in_place(session, volume) for volume in plan.volumes)
+
+
+def is_in_place(session: Session, volume: Volume, *, read: bool = False) -> bool:
+    """Says whether a volume is there already, by what its store keeps of it or, with `read`, by each of its bytes."""
+    s3 = session.object_store(volume.location)
+    try:
+        reader = open_reader(volume.location, s3, side="destination", cancel=session.cancel, meter=session.meter)
+    except NotFound:
+        return False
+    with closing(reader):
+        if reader.size != volume.tar.size:
+            return False
+        if reader.fingerprint or not read or in_object_store(volume.location):
+            return reader.fingerprint == volume.tar.fingerprint
+        # Ends at the first difference: another archive mostly begins with another description.
+        pieces = volume.tar.pieces(0, volume.tar.size)
+        return all(_is(piece, reader.read(piece.offset, piece.length)) for piece in pieces)
+
+
+def _is(piece: Piece, chunks: Iterator[bytes]) -> bool:
+    if not piece.digest:
+        return b"".join(chunks) == piece.data
+    try:
+        for _ in verified(chunks, piece.digest, piece.blob_size):
+            pass
+    except IntegrityError:
+        return False
+    return True

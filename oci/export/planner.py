@@ -8,19 +8,30 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from msgspec import Raw
 from msgspec.structs import replace
 
-from oci.archive import index_json, manifest_json, transship_json
+from oci.archive import index_json, manifest_json
 from oci.archive.entry import IMGPKG, ArchiveEntry
+from oci.archive.index import TRANSSHIP_JSON, RequiredBlob, TransshipJson
 from oci.archive.open import in_object_store
 from oci.archive.source import Archive
-from oci.archive.transship_json import TransshipJson
 from oci.descriptor import DOCKER_LIST, DOCKER_MANIFEST
 from oci.digest import Digest, digest_of
-from oci.errors import Incomplete, InvalidInput, InvalidManifest, InvalidReference, StoreError
+from oci.errors import (
+    Incomplete,
+    IntegrityError,
+    InvalidInput,
+    InvalidManifest,
+    InvalidReference,
+    NotFound,
+    Refused,
+    StoreError,
+)
 from oci.export import tar_plan
+from oci.export.file_writer import open_writer
 from oci.export.options import SMALLEST, ExportOptions
-from oci.export.plan import ArchivePlan, Volume
+from oci.export.plan import ArchivePlan, Volume, is_written
 from oci.export.tar_plan import MemberContent, PlannedMember, TarPlan, lay_out
 from oci.files import tar
 from oci.manifest import Manifest
@@ -68,11 +79,11 @@ def plan_archive(
     chosen = [blob for blob in blobs if blob.digest not in elsewhere]
     left_out = tuple((blob.digest, blob.size) for blob in blobs if blob.digest in elsewhere)
     head, members = _contents(session, request, plan, manifests, chosen, kind=options.format)
-    note = TransshipJson(requires=left_out, base=base_name)
+    note = TransshipJson(requires=tuple(RequiredBlob(*blob) for blob in left_out), base=base_name)
     if options.record:
         from oci.receipts.record import receipt_of  # noqa: PLC0415 - only where it is asked for
 
-        note = replace(note, receipt=receipt_of(session, request, plan).render())
+        note = replace(note, receipt=Raw(receipt_of(session, request, plan).render()))
     tars = _tars(head, note, members, options)
     stem, suffix = os.path.splitext(destination.location)
     names = [destination.location]
@@ -95,6 +106,33 @@ def plan_archive(
             )
         ),
     )
+
+
+def plan_resumed(
+    session: Session, request: RelocationRequest, plan: Plan, options: ExportOptions | None = None
+) -> ArchivePlan:
+    """Like `plan_archive`, for a run that goes on with what an earlier one has left. Where a whole archive is at the
+    destination already, that lends its layers, as in imgpkg. Raises Refused when something else is there."""
+    options = options or ExportOptions()
+    location = request.destination.location
+    if options.base or not location:
+        return plan_archive(session, request, plan, options)
+    if in_object_store(location):
+        planned = plan_archive(session, request, plan, options)
+        store, meter, cancel = session.object_store(location), session.meter, session.cancel
+        for volume in planned.volumes:
+            writer = open_writer(volume.location, store, meter=meter, cancel=cancel)
+            if writer.is_begun(volume.parts, volume.tar.fingerprint):
+                return planned
+        if is_written(session, planned):
+            return planned
+    try:
+        session.archive(ArchiveName.of(location), "destination")
+    except NotFound:
+        return plan_archive(session, request, plan, options)
+    except (InvalidManifest, IntegrityError) as error:
+        raise Refused(f"Reading previously created tar: {error}", hint="remove it, or leave out --resume") from error
+    return plan_archive(session, request, plan, options.with_(base=location))
 
 
 def check_whole(plan: Plan) -> None:
@@ -182,7 +220,7 @@ def _tars(
     """One tarball, or as many as it takes; the note is in it only where it says something."""
 
     def member(note: TransshipJson) -> MemberContent:
-        return MemberContent.of(transship_json.NAME, note.to_json())
+        return MemberContent.of(TRANSSHIP_JSON, note.to_json())
 
     noted = [member(note)] if note.requires or note.base or note.receipt else []
     whole = lay_out(options.format, [*head, *noted, *members])
@@ -192,7 +230,7 @@ def _tars(
     shares = _shares(head, members, options.max_size, _length(longest_note) + len(tar.END))
     tars = []
     for number, share in enumerate(shares, 1):
-        receipt = note.receipt if number == 1 else b""
+        receipt = note.receipt if number == 1 else Raw()
         numbered = replace(note, volume=number, volumes=len(shares), whole=whole.fingerprint, receipt=receipt)
         tars.append(lay_out(options.format, [*(head if number == 1 else ()), member(numbered), *share]))
     return tars
@@ -298,7 +336,7 @@ def _known_blobs(
         os.path.isfile(location) and _read(location, _HEAD, head=True)[_MAGIC] == b"ustar"
     ):
         contents = session.archive(ArchiveName.of(location), "destination").contents
-        digests = {*contents.blobs, *contents.configs, *(digest for digest, _ in contents.transship_json.requires)}
+        digests = {*contents.blobs, *contents.configs, *contents.transship_json.required}
         # One archive is told from another by the images that are in it.
         identity = digest_of("\n".join(sorted(contents.manifests)).encode())
         name = f"{location.rpartition('/')[2]} ({identity})"

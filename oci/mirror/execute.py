@@ -12,7 +12,6 @@ from typing import Any
 
 import msgspec
 
-from oci.archive.source import Archive
 from oci.digest import Digest
 from oci.errors import Incomplete, StoreError, TransshipError
 from oci.export.export import write_archive
@@ -309,7 +308,7 @@ def plan_written(session: Session, item: WorkItem) -> tuple[Plan, ArchivePlan]:
     plans = [make_plan(session, request) for request in requests]
     plan = plans[0] if len(plans) == 1 else _merged(item.source, parse_store(target.destination), plans)
     name = parse_store(target.destination)
-    old = name.locations[0] if isinstance(name, ArchiveName) and isinstance(held_in(session, name), Archive) else ""
+    old = name.locations[0] if isinstance(name, ArchiveName) and held_in(session, name).readers else ""
     return plan, plan_archive(session, requests[0], plan, ExportOptions(base=old))
 
 

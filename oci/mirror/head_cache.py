@@ -306,7 +306,7 @@ def _lost_below(session: Session, store: Source, roots: Mapping[Digest, bool]) -
     return f"{len(lost)} of {counted(count, 'listed image')} lost, such as {lost[0]}; {_REPAIRED}" if lost else ""
 
 
-def held_in(session: Session, name: ArchiveName) -> Archive | EmptyArchive:
+def held_in(session: Session, name: ArchiveName) -> Archive:
     """The archive as it is; nothing where none is yet."""
     try:
         return session.archive(name, "destination")

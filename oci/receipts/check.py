@@ -11,8 +11,7 @@ from msgspec import Struct
 
 from oci.archive.entry import DOCKER_ARCHIVE
 from oci.archive.inventory import verify_archive
-from oci.archive.open import open_reader
-from oci.archive.proof import hash_of
+from oci.archive.open import hash_of, open_reader
 from oci.digest import Digest, parse_digest
 from oci.errors import IntegrityError, InvalidDocument, InvalidInput, NoSuchFile, NotFound, NotSigned, TransshipError
 from oci.output import read_named, to_dict

@@ -85,9 +85,9 @@ class Recorder:
 
     def signatures_beside(self, locations: Iterable[str]) -> list[str]:
         """Returns the files that hold the signatures of an archive's volumes; none without a key."""
-        from oci.archive.proof import SUFFIX  # noqa: PLC0415 - a copy between registries reads no archive
+        from oci.archive.open import SIGNATURE_SUFFIX  # noqa: PLC0415 - a copy between registries reads no archive
 
-        return [f"{location}{SUFFIX}" for location in locations] if self.key is not None else []
+        return [f"{location}{SIGNATURE_SUFFIX}" for location in locations] if self.key is not None else []
 
     def record(
         self, session: Session, result: RelocationResult, files: Mapping[str, str] | None = None

@@ -111,7 +111,7 @@ def require_missing_blobs(
         else:
             elsewhere[digest] = repository
     transship_json = archive.contents.transship_json
-    required = {digest for digest, _ in transship_json.requires}
+    required = transship_json.required
     if not required.issuperset(missing):
         raise archive.lacks(next(digest for digest in missing if digest not in required), "looking for the blob")
     if missing:

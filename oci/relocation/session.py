@@ -31,7 +31,7 @@ from oci.relocation.fanout import BlobPool
 from oci.store import BlobOutcome, Destination, Source
 
 if TYPE_CHECKING:
-    from oci.archive.proof import ArchiveProof
+    from oci.archive.open import ArchiveProof
     from oci.archive.source import Archive
     from oci.layout.store import Layout
     from oci.signatures.gate import Gate
@@ -161,7 +161,7 @@ class Session:
         """Asks that an archive is signed by the public key in a file, and reads it all while others read from it;
         `wait_for_proofs` says how that ends. Raises InvalidInput for the key, NotSigned for a signature that is missing
         or another key's."""
-        from oci.archive.proof import ArchiveProof  # noqa: PLC0415 - only where it is asked for
+        from oci.archive.open import ArchiveProof  # noqa: PLC0415 - only where it is asked for
         from oci.signatures.keys import read_key_file, signed_sha256  # noqa: PLC0415
 
         readers = self.archive(name).readers

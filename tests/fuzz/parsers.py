@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, cast
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from oci.archive import docker_archive, index_json, manifest_json
+from oci.archive.index import TransshipJson
 from oci.archive.open import ByteReader, Stretch
-from oci.archive.transship_json import TransshipJson
 from oci.bundle.image import is_bundle_config
 from oci.bundle.lockfile import BundleLock, ImageLocations, ImagesLock
 from oci.descriptor import Descriptor, Platform, parse_json

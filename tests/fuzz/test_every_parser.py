@@ -35,7 +35,7 @@ LEFT_OUT: Mapping[str, str] = {
     "archive/index.py:_note": WITHIN,
     "archive/s3.py:S3.__init__": OPERATORS,
     "archive/s3.py:S3._count": OWN,
-    "archive/transship_json.py:TransshipJson.to_json": OWN,
+    "archive/index.py:TransshipJson.to_json": OWN,
     "documents/recurrence.py:anchor": OWN,
     "export/file_writer.py:FileWriter._read_journal": FORGED,
     "export/s3_writer.py:S3Writer._noted": FORGED,

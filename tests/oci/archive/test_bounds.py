@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oci.archive import index_json, manifest_json, transship_json
+from oci.archive import index as contents
+from oci.archive import index_json, manifest_json
 from oci.archive.manifest_json import parse
 from oci.errors import InvalidDocument, InvalidManifest, TransshipError
 from tests.support.content import image, index
@@ -107,11 +108,12 @@ def test_what_is_written_is_what_can_be_read(monkeypatch: pytest.MonkeyPatch) ->
     entry = ArchiveEntry(digest=manifest.digest, reference=f"registry.example/a@{manifest.digest}")
     config = {parse_digest(manifest.config.digest if manifest.config else ""): content.blobs[-1].data}
     manifests = {manifest.digest: manifest}
+    required = contents.RequiredBlob(manifest.digest, 1)
     renderings: list[tuple[ModuleType, str, Callable[[], bytes]]] = [
         (manifest_json, "ENTRY_LIMIT", lambda: manifest_json.render([entry], manifests, config)),
         (manifest_json, "LIMIT", lambda: manifest_json.render([entry], manifests, config)),
         (index_json, "LIMIT", lambda: index_json.render([entry], manifests)),
-        (transship_json, "LIMIT", lambda: transship_json.TransshipJson(requires=((manifest.digest, 1),)).to_json()),
+        (contents, "TRANSSHIP_JSON_LIMIT", contents.TransshipJson(requires=(required,)).to_json),
     ]
     for module, name, render in renderings:
         assert render()

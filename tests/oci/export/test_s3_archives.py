@@ -12,8 +12,7 @@ import pytest
 from oci.errors import IntegrityError, Refused
 from oci.export.export import ArchiveReport, begin_archive, finish_archive, write_archive, write_parts
 from oci.export.options import ExportOptions
-from oci.export.planner import plan_archive
-from oci.export.resume import plan_resumed
+from oci.export.planner import plan_archive, plan_resumed
 from oci.meter import Meter
 from oci.registry.credentials.credential import Credentials
 from oci.relocation.planner import make_plan
