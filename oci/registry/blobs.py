@@ -26,6 +26,7 @@ from oci.registry.http.body import size_of
 from oci.registry.http.pace import RETRIED_STATUSES
 from oci.registry.http.transport import Remote, Transport
 
+_FOREIGN_LAYER = Kind("GET", "foreign layer", "", "reading the non-distributable layer", GET_BLOB.expect)
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 PART = 4 << 20
 """Bytes of a range, where a blob is read over several connections."""
@@ -133,10 +134,10 @@ def _stated(answer: OpenAnswer, digest: Digest) -> int | None:
 
 
 def _request(remote: Remote, kind: Kind, digest: Digest, **more: Any) -> Request:
-    return kind.request(endpoints.blob(remote.name, digest), remote.name.path, f"{remote.name}@{digest}", **more)
+    return remote.request(kind, endpoints.blob(remote.name, digest), f"{remote.name}@{digest}", **more)
 
 
-def read_blob(remote: Remote, blob: Descriptor, offset: int, length: int | None) -> Iterator[Chunk]:
+def read_blob(remote: Remote, blob: Descriptor, offset: int = 0, length: int | None = None) -> Iterator[Chunk]:
     """Streams bytes `offset` to `offset + length` of a blob, or to its end. The whole blob is verified."""
     end = blob.size if length is None else min(blob.size, offset + length)
     together = remote.transport.settings.parallel_reads
@@ -250,11 +251,7 @@ def _foreign(transport: Transport, blob: Descriptor, request: Request, missing: 
     for url in blob.urls:
         try:
             elsewhere = msgspec.structs.replace(
-                request,
-                target=transport.resolve(url, "", pointer="a layer's urls"),
-                kind="foreign layer",
-                scopes=(),
-                operation="reading the non-distributable layer",
+                request, kind=_FOREIGN_LAYER, target=transport.resolve(url, "", pointer="a layer's urls"), scopes=()
             )
             return transport.open(elsewhere)
         except StoreError as error:

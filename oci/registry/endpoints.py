@@ -17,7 +17,6 @@ import functools
 import re
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from typing import Any
 from urllib.parse import urlencode
 
 import msgspec
@@ -72,41 +71,10 @@ class Scope(msgspec.Struct, frozen=True):
         return f"repository:{self.repository}:{self.actions}" if self.repository else "registry:catalog:*"
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """Without `scopes` no login is ever sent, not even to the registry's own host: a bundle may have chosen the URL.
-    Statuses in `expect` are given to the caller; any other is raised. `kind` is what is counted: manifest, blob,
-    upload, tags, referrers, catalog. A body that is a `stream` has a `length`; each call begins it anew."""
-
-    method: str
-    target: Target
-    kind: str
-    scopes: tuple[Scope, ...]
-    operation: str
-    subject: str
-    expect: AbstractSet[int]
-    headers: Mapping[str, str] = {}
-    body: bytes = b""
-    stream: Callable[[], Iterator[Chunk]] | None = None
-    length: int | None = None
-    retry: bool = True
-    stays: bool = False
-    """Redirects to another origin aren't followed."""
-
-    @property
-    def is_large(self) -> bool:
-        """Does a body of any length go with it?"""
-        return self.stream is not None or (self.kind == "blob" and self.method == "GET")
-
-    @property
-    def family(self) -> str:
-        """The kind of request that registries limit together: `PUT manifest`, `POST upload`, `GET blob`. Looking for a
-        manifest and reading it are one action at ECR (BatchGetImage), and one quota elsewhere."""
-        return "GET manifest" if self.kind == "manifest" and self.method == "HEAD" else f"{self.method} {self.kind}"
-
-
 class Kind(msgspec.Struct, frozen=True, eq=False):
-    """`resource` is what is counted and paced. `expect` are the answers that mean success, those of the specification
-    first, then those that registries give as well; `absent` are answers that mean "it isn't there"."""
+    """`resource` is what is counted and paced: manifest, blob, upload, tags, referrers, catalog. `expect` are the
+    answers that mean success, those of the specification first, then those that registries give as well; `absent` are
+    answers that mean "it isn't there". Any other status is raised."""
 
     method: str
     resource: str
@@ -130,19 +98,37 @@ class Kind(msgspec.Struct, frozen=True, eq=False):
             return "pull,push,delete"
         return "pull,push" if self.method == "PUT" or self.resource == "upload" else "pull"
 
-    def request(self, target: Target, repository: str, subject: str, **more: Any) -> Request:
-        """A kind with a plain way isn't repeated after a failure: the plain way is, if that fails too."""
-        return Request(
-            method=self.method,
-            target=target,
-            kind=self.resource,
-            scopes=more.pop("scopes", (Scope(repository, self.actions, self.apart),)),
-            operation=more.pop("operation", self.operation),
-            subject=subject,
-            expect=self.expect | self.absent,
-            retry=more.pop("retry", not self.plain_way),
-            **more,
-        )
+    @property
+    def family(self) -> str:
+        """The kind of request that registries limit together: `PUT manifest`, `POST upload`, `GET blob`. Looking for a
+        manifest and reading it are one action at ECR (BatchGetImage), and one quota elsewhere."""
+        return "GET manifest" if self.resource == "manifest" and self.method == "HEAD" else str(self)
+
+    def __str__(self) -> str:
+        """How it is counted."""
+        return f"{self.method} {self.resource}"
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """Without `scopes` no login is ever sent, not even to the registry's own host: a bundle may have chosen the URL.
+    A body that is a `stream` has a `length`; each call begins it anew."""
+
+    kind: Kind
+    target: Target
+    scopes: tuple[Scope, ...] = ()
+    subject: str = ""
+    headers: Mapping[str, str] = {}
+    body: bytes = b""
+    stream: Callable[[], Iterator[Chunk]] | None = None
+    length: int | None = None
+    retry: bool = True
+    stays: bool = False
+    """Redirects to another origin aren't followed."""
+
+    @property
+    def is_large(self) -> bool:
+        """Does a body of any length go with it?"""
+        return self.stream is not None or self.kind.family == "GET blob"
 
 
 HEAD_MANIFEST = Kind(
@@ -158,6 +144,7 @@ HEAD_MANIFEST = Kind(
 GET_MANIFEST = Kind("GET", "manifest", "end-3", FETCHING, {200})
 PUT_MANIFEST = Kind("PUT", "manifest", "end-7", "pushing the manifest", {201, 200, 202, 204})
 DELETE_MANIFEST = Kind("DELETE", "manifest", "end-9", "deleting the manifest", {202, 200, 204}, absent={404})
+DELETE_TAG = msgspec.structs.replace(DELETE_MANIFEST, operation="deleting the tag")
 HEAD_BLOB = Kind(
     "HEAD",
     "blob",

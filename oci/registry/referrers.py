@@ -16,9 +16,8 @@ from oci.registry import endpoints
 from oci.registry.endpoints import GET_REFERRERS, PUT_MANIFEST, Target
 from oci.registry.http.answer import Answer
 from oci.registry.http.transport import Remote
-from oci.registry.manifests import get_manifest, put_manifest
+from oci.registry.manifests import get_manifest, next_page, put_manifest
 from oci.registry.profiles import is_refusal
-from oci.registry.tags import next_page
 
 PAGES_LIMIT = 1000
 """Pages of referrers of one manifest that are read."""
@@ -43,7 +42,7 @@ def fallback_tag(subject: Digest) -> str:
 
 
 def list_referrers(
-    remote: Remote, subject: Digest, artifact_type: str, *, exhaustive: bool = False
+    remote: Remote, subject: Digest, artifact_type: str = "", *, exhaustive: bool = False
 ) -> tuple[Descriptor, ...]:
     """From the API; where that is refused or unknown, from the fallback tag. Raises what the registry answers when it
     refuses that as well: a list that can't be read isn't an empty list. An API that denies the list where there is no
@@ -126,16 +125,17 @@ def _from_api(remote: Remote, subject: Digest, artifact_type: str) -> list[Descr
     for _ in range(PAGES_LIMIT):
         if target is None:
             return list(descriptors.values())
-        request = GET_REFERRERS.request(target, remote.name.path, f"{remote.name}@{subject}", retry=True)
         try:
-            answer = remote.transport.send(request)
+            answer = remote.send(GET_REFERRERS, target, f"{remote.name}@{subject}", retry=True)
             page = _page(answer, remote, subject)
         except StoreError as error:
             if not descriptors or isinstance(error, RateLimited):
                 raise
             # The API is there, and the list is longer than this: the fallback tag wouldn't have the rest.
             message = f"the list breaks off after {len(descriptors)} referrers: {error.message}"
-            raise remote.transport.error(Unavailable, message, request.subject, request.operation) from error
+            raise remote.transport.error(
+                Unavailable, message, f"{remote.name}@{subject}", GET_REFERRERS.operation
+            ) from error
         before = len(descriptors)
         descriptors.update((child.digest, child) for child in page)
         following = next_page(answer, target)

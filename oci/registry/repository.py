@@ -3,72 +3,52 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Self
 
 from oci.cancel import CancelToken
 from oci.descriptor import Descriptor
-from oci.digest import Chunk, Digest, digest_of
-from oci.errors import NotFound, Refused, StoreError
+from oci.digest import Digest, digest_of
+from oci.errors import NotFound, StoreError
 from oci.manifest import Manifest
 from oci.meter import Meter
 from oci.reference import Repository
-from oci.registry import blobs, manifests, referrers, tags
+from oci.registry import blobs, manifests, referrers
 from oci.registry.credentials.credential import Credentials
 from oci.registry.endpoints import GET_REFERRERS
 from oci.registry.http.origin import canonical_host
-from oci.registry.http.transport import Remote, Transport
+from oci.registry.http.transport import Transport
 from oci.registry.options import RegistryOptions
 from oci.registry.profiles import Learned
 from oci.registry.sessions import Session
 from oci.registry.state import Facts, State
 from oci.registry.uploads import Uploader
-from oci.store import BlobOutcome, BlobReader
 
 _NOTHING = Descriptor("application/octet-stream", digest_of(b""), 0)
 
 
-class RegistryRepository:
+class RegistryRepository(Uploader):
     """See oci.store for what each method promises."""
 
-    def __init__(self, transport: Transport, name: Repository) -> None:
-        self._remote = Remote(transport, name, transport.learned)
-        self._uploader = Uploader(self._remote)
-
-    @property
-    def name(self) -> Repository:
-        return self._remote.name
-
-    def head_manifest(self, identifier: str) -> Descriptor | None:
-        return manifests.head_manifest(self._remote, identifier)
-
-    def get_manifest(self, identifier: str) -> Manifest:
-        return manifests.get_manifest(self._remote, identifier)
-
-    def read_blob(self, blob: Descriptor, offset: int = 0, length: int | None = None) -> Iterator[Chunk]:
-        return blobs.read_blob(self._remote, blob, offset, length)
-
-    def blob_size(self, digest: Digest) -> int | None:
-        return blobs.blob_size(self._remote, digest)
-
-    def tags(self) -> Iterator[str]:
-        return tags.list_tags(self._remote)
+    head_manifest = manifests.head_manifest
+    get_manifest = manifests.get_manifest
+    delete_manifest = manifests.delete_manifest
+    delete_tag = manifests.delete_tag
+    tags = manifests.list_tags
+    read_blob = blobs.read_blob
+    blob_size = blobs.blob_size
+    referrers = referrers.list_referrers
 
     def all_tags(self) -> Iterator[str]:
-        """As `tags`, for callers that delete what isn't named: a list cut short without a Link is continued."""
-        return tags.list_tags(self._remote, exhaustive=True)
-
-    def referrers(self, subject: Digest, artifact_type: str = "") -> tuple[Descriptor, ...]:
-        return referrers.list_referrers(self._remote, subject, artifact_type)
+        return manifests.list_tags(self, exhaustive=True)
 
     def all_referrers(self, subject: Digest) -> tuple[Descriptor, ...]:
-        return referrers.list_referrers(self._remote, subject, "", exhaustive=True)
+        return referrers.list_referrers(self, subject, exhaustive=True)
 
     @property
     def has_referrers_api(self) -> bool | None:
         """None until referrers were asked for: what a profile assumes isn't known yet."""
-        learned = self._remote.learned
-        return None if learned.is_assumed(GET_REFERRERS) else learned.works(GET_REFERRERS)
+        return None if self.learned.is_assumed(GET_REFERRERS) else self.learned.works(GET_REFERRERS)
 
     def listed(self) -> tuple[Digest, ...]:
         """Empty: distribution-spec has no list of manifests."""
@@ -79,33 +59,28 @@ class RegistryRepository:
         del candidates
         return None
 
-    def put_blob(
-        self, blob: Descriptor, read: BlobReader, *, mount_from: Sequence[Repository] = (), fresh: bool = False
-    ) -> BlobOutcome:
-        return self._uploader.put(blob, read, mount_from=mount_from, fresh=fresh)
-
     def put_manifest(self, manifest: Manifest, tag: str = "") -> None:
         """A blob that the registry said to have mounted, and doesn't have, is uploaded before a second attempt."""
         try:
-            listed = manifests.put_manifest(self._remote, manifest, tag)
+            listed = manifests.put_manifest(self, manifest, tag)
         except StoreError as error:
-            if not self._uploader.restore(manifest, error):
+            if not self.restore(manifest, error):
                 raise
-            listed = manifests.put_manifest(self._remote, manifest, tag)
-        self._uploader.forget(manifest)
+            listed = manifests.put_manifest(self, manifest, tag)
+        self.forget(manifest)
         if manifest.subject is not None and not listed:
-            referrers.add_to_fallback(self._remote, manifest, manifest.subject.digest)
+            referrers.add_to_fallback(self, manifest, manifest.subject.digest)
 
     @property
     def login(self) -> str:
         """Who asks, in words: `user bob (docker config)`, `anonymous`."""
-        return self._remote.transport.login.credential(self.name.path).identity
+        return self.transport.login.credential(self.name.path).identity
 
     def try_login(self, *, push: bool) -> bool:
         """Ask for the tags or, with `push`, start an upload session, which is cancelled. Return whether the repository
         is there, as far as that tells. Raise StoreError where it is refused."""
         if push:
-            session = Session(self._remote, _NOTHING, lambda _: iter(()))
+            session = Session(self, _NOTHING, lambda _: iter(()))
             session.start()
             session.cancel()
             return True
@@ -114,26 +89,6 @@ class RegistryRepository:
         except NotFound:
             return False
         return True
-
-    def delete_manifest(self, digest: Digest) -> None:
-        manifests.delete_manifest(self._remote, digest, "deleting the manifest")
-
-    def delete_tag(self, tag: str) -> None:
-        """Never falls back to deleting the manifest: other tags may show it."""
-        try:
-            manifests.delete_manifest(self._remote, tag, "deleting the tag")
-        except StoreError as error:
-            if error.status in (400, 405, 501):
-                raise self._remote.transport.error(
-                    Refused,
-                    f"this registry can't delete a tag alone: {error.message}",
-                    error.subject,
-                    error.operation,
-                    status=error.status,
-                    code=error.code,
-                    hint="delete the manifest by its digest, with all its tags, if that is what you want",
-                ) from error
-            raise
 
 
 class Registries:

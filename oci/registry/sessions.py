@@ -25,7 +25,6 @@ from oci.registry.endpoints import (
     POST_UPLOAD,
     PUT_UPLOAD,
     Kind,
-    Request,
     Scope,
     Target,
 )
@@ -91,26 +90,23 @@ class Session:
     def is_open(self) -> bool:
         return self._location is not _NOWHERE
 
-    def ask(self, kind: Kind, *, body: bytes = b"", scopes: tuple[Scope, ...] = (), **query: Any) -> Answer:
-        """Starts an upload, perhaps with a mount or with the whole blob."""
-        more: dict[str, Any] = {"scopes": scopes} if scopes else {}
+    def start(
+        self, kind: Kind = POST_UPLOAD, *, body: bytes = b"", scopes: tuple[Scope, ...] = (), **query: Any
+    ) -> Answer:
+        """Starts an upload, perhaps with a mount or with the whole blob. The session is open after any answer but 201,
+        which says that the blob is there: `confirm` looks whether it is the right one."""
         headers = _OCTETS if body else {}
         target = endpoints.uploads(self._name, **query)
-        request = self._request(kind, target, headers=headers, body=body, length=len(body), **more)
         try:
-            return self._transport.send(request)
+            answer = self._send(kind, target, scopes=scopes, headers=headers, body=body, length=len(body))
         except NotFound as error:
-            if request.operation == POST_UPLOAD.operation:
+            if kind.operation == POST_UPLOAD.operation:
                 error.hint = "some registries need the repository to be created first: create it, or check its name"
             raise
-
-    def start(self) -> None:
-        self.open(self.ask(POST_UPLOAD))
-
-    def open(self, answer: Answer) -> None:
-        """Takes in the session that the registry started."""
-        self._location, self._offset = self._located(answer), 0
-        self._minimum = min(size_of(answer.headers.get("oci-chunk-min-length", "")) or 0, CHUNK_LIMIT)
+        if answer.status != 201:
+            self._location, self._offset = self._located(answer), 0
+            self._minimum = min(size_of(answer.headers.get("oci-chunk-min-length", "")) or 0, CHUNK_LIMIT)
+        return answer
 
     def confirm(self, answer: Answer) -> None:
         stored = answer.headers.get("docker-content-digest", "")
@@ -189,7 +185,7 @@ class Session:
         if location is _NOWHERE or self._learned.works(DELETE_UPLOAD) is False:
             return
         try:
-            self._transport.send(DELETE_UPLOAD.request(location, self._name.path, str(self._name)))
+            self._remote.send(DELETE_UPLOAD, location)
         except TransshipError as error:
             if isinstance(error, StoreError) and error.status in (403, 501):
                 self._learned.decline(DELETE_UPLOAD)
@@ -225,7 +221,7 @@ class Session:
         body: dict[str, Any] = (
             {"body": b"".join(self.read(0))} if is_small else {"stream": partial(self._counted, partial(self.read, 0))}
         )
-        answer = self._transport.send(self._closing(headers=_OCTETS, length=size, **body))
+        answer = self._finish(headers=_OCTETS, length=size, **body)
         if is_small:
             self._transport.meter.sent(size)
         self.confirm(answer)
@@ -247,7 +243,7 @@ class Session:
                 else:
                     body["body"] = parts.take(offset, count)
                 headers = {**_OCTETS, "Content-Range": f"{offset}-{offset + count - 1}"}
-                answer = self._transport.send(self._request(PATCH_UPLOAD, self._location, headers=headers, **body))
+                answer = self._send(PATCH_UPLOAD, self._location, headers=headers, **body)
                 if not is_streamed:
                     self._transport.meter.sent(count)
                 self._location = self._located(answer)
@@ -262,7 +258,7 @@ class Session:
                     self._stored = self._learned.state.kept_upload(str(self._name), self.blob.digest, make=True)
                 if self._stored is not None:
                     self._stored.write(self._address(self._location))
-        self.confirm(self._transport.send(self._closing(length=0)))
+        self.confirm(self._finish(length=0))
 
     def _find_offset(self, *, anew: bool = False) -> None:
         """Where an upload that broke got to, by the registry's own account. The session is over where it has to begin
@@ -272,7 +268,7 @@ class Session:
             self.cancel()
             return
         try:
-            answer = self._transport.send(self._request(GET_UPLOAD, self._location))
+            answer = self._send(GET_UPLOAD, self._location)
         except StoreError as refusal:
             if self._stored is not None and not refusal.status:
                 raise  # the registry may still have it
@@ -325,13 +321,13 @@ class Session:
             return True
         return passes
 
-    def _closing(self, **more: Any) -> Request:
-        return self._request(PUT_UPLOAD, self._location.with_query(digest=self.blob.digest), **more)
+    def _finish(self, **more: Any) -> Answer:
+        return self._send(PUT_UPLOAD, self._location.with_query(digest=self.blob.digest), **more)
 
-    def _request(self, kind: Kind, target: Target, **more: Any) -> Request:
+    def _send(self, kind: Kind, target: Target, **more: Any) -> Answer:
         """Only the plain start of an upload is repeated by the transport: the rest of the ladder does it itself."""
         subject = f"{self._name}@{self.blob.digest}"
-        return kind.request(target, self._name.path, subject, retry=kind in (POST_UPLOAD, GET_UPLOAD), **more)
+        return self._remote.send(kind, target, subject, retry=kind in (POST_UPLOAD, GET_UPLOAD), **more)
 
     def _address(self, location: Target) -> str:
         """A path where it is the registry's own: a later run finds out anew whether TLS is spoken there."""

@@ -23,7 +23,7 @@ from oci.manifest import Manifest
 from oci.reference import Repository
 from oci.registry.blobs import has_blob
 from oci.registry.endpoints import POST_BLOB, POST_MOUNT, POST_SELF_MOUNT, Kind, Scope
-from oci.registry.http.transport import Remote
+from oci.registry.http.transport import Remote, Transport
 from oci.registry.sessions import CUT, SMALL, Session
 from oci.store import BlobOutcome, BlobReader
 
@@ -36,14 +36,11 @@ _POLL = 0.2
 """Seconds after which a waiting thread looks whether the run was cancelled."""
 
 
-class Uploader:
-    """Uploads into a repository."""
+class Uploader(Remote):
+    """A repository that blobs are uploaded into."""
 
-    def __init__(self, remote: Remote) -> None:
-        self._remote = remote
-        self._name = remote.name
-        self._transport = remote.transport
-        self._learned = remote.learned
+    def __init__(self, transport: Transport, name: Repository) -> None:
+        super().__init__(transport, name)
         self._lock = threading.Lock()
         self._misses = 0
         self._asking = 0
@@ -52,18 +49,20 @@ class Uploader:
         self._claimed: dict[Digest, tuple[Session, Kind]] = {}
         """Blobs that a mount made be there, by the registry's word alone."""
 
-    def put(self, blob: Descriptor, read: BlobReader, *, mount_from: Sequence[Repository], fresh: bool) -> BlobOutcome:
+    def put_blob(
+        self, blob: Descriptor, read: BlobReader, *, mount_from: Sequence[Repository] = (), fresh: bool = False
+    ) -> BlobOutcome:
         """See Destination.put_blob."""
-        session = Session(self._remote, blob, _remembered(read) if blob.size <= SMALL else read)
+        session = Session(self, blob, _remembered(read) if blob.size <= SMALL else read)
         outcome: BlobOutcome | None = None
         if blob.size <= CUT or not session.resume():
             outcome = self._begin(session, mount_from=mount_from, fresh=fresh)
         if outcome is None:
             session.send()
             outcome = BlobOutcome.WRITTEN
-        if outcome is BlobOutcome.WRITTEN and self._learned.works(POST_SELF_MOUNT) is None:
+        if outcome is BlobOutcome.WRITTEN and self.learned.works(POST_SELF_MOUNT) is None:
             self._learn_self_mount(session)
-        self._transport.meter.blob(outcome.value, blob.size)
+        self.transport.meter.blob(outcome.value, blob.size)
         return outcome
 
     def restore(self, manifest: Manifest, error: StoreError) -> bool:
@@ -73,11 +72,11 @@ class Uploader:
             return False
         restored = False
         for session, kind in self._take_claims(manifest):
-            if not has_blob(self._remote, session.blob.digest):
-                self._learned.refuse(kind)
+            if not has_blob(self, session.blob.digest):
+                self.learned.refuse(kind)
                 session.start()
                 session.send()
-                self._transport.meter.blob(BlobOutcome.WRITTEN.value, session.blob.size)
+                self.transport.meter.blob(BlobOutcome.WRITTEN.value, session.blob.size)
                 restored = True
         return restored
 
@@ -94,20 +93,20 @@ class Uploader:
     def _begin(self, session: Session, *, mount_from: Sequence[Repository], fresh: bool) -> BlobOutcome | None:
         """The first step, in as few requests as this registry allows: None where the blob is to be sent, for which the
         session is open."""
-        unfit = {self._name, *self._refused_sources}
+        unfit = {self.name, *self._refused_sources}
         others = [source for source in dict.fromkeys(mount_from) if source not in unfit]
-        perhaps_there = self._name in mount_from or not fresh
+        perhaps_there = self.name in mount_from or not fresh
         with self._asking_for(session.blob, sure=perhaps_there, left_over=not others) as asks:
             outcome = self._look_for(session) if asks else None
         if outcome is not None or (session.is_open and not others):
             return outcome
         session.cancel()
-        if self._learned.works(POST_MOUNT) is not False:
+        if self.learned.works(POST_MOUNT) is not False:
             for other in others[:MOUNT_TRIES]:
                 outcome = self._mount(session, other)
                 if outcome is not None or session.is_open:
                     return outcome
-        if session.blob.size <= SMALL and self._learned.may_try(POST_BLOB):
+        if session.blob.size <= SMALL and self.learned.may_try(POST_BLOB):
             return self._single_post(session)
         session.start()
         return None
@@ -118,14 +117,14 @@ class Uploader:
         interrupted run. Where a mount from the repository itself is the start of an upload at the same time, asking for
         a blob that needs a POST and a PUT anyway costs nothing. Else so many are asked for that the misses stay within
         MISSES: threads that come meanwhile wait for the answers, which are quick."""
-        is_free = blob.size > SMALL and bool(self._learned.works(POST_SELF_MOUNT))
+        is_free = blob.size > SMALL and bool(self.learned.works(POST_SELF_MOUNT))
         if sure or not left_over or is_free:
             yield sure or left_over
             return
         with self._answered:
             while self._misses < MISSES <= self._misses + self._asking:
                 self._answered.wait(_POLL)
-                self._transport.cancel.check()
+                self.transport.cancel.check()
             asks = self._misses < MISSES
             self._asking += asks
         try:
@@ -137,32 +136,29 @@ class Uploader:
 
     def _look_for(self, session: Session) -> BlobOutcome | None:
         """Existence and upload start in one request, where a mount from the repository itself is understood so."""
-        digest, understood = session.blob.digest, self._learned.works(POST_SELF_MOUNT)
+        digest, understood = session.blob.digest, self.learned.works(POST_SELF_MOUNT)
         if understood is not False:
             try:
-                answer = session.ask(POST_SELF_MOUNT, mount=digest, source=self._name)
-                if answer.status != 201:
-                    session.open(answer)
-                session.confirm(answer)
+                session.confirm(session.start(POST_SELF_MOUNT, mount=digest, source=self.name))
             except (Denied, Unauthorized) as refusal:
-                self._learned.refuse(POST_SELF_MOUNT, refusal)
+                self.learned.refuse(POST_SELF_MOUNT, refusal)
                 return None  # the plain start of an upload decides whether this login may write here
             except StoreError as refusal:
-                self._learned.refuse(POST_SELF_MOUNT, refusal)
+                self.learned.refuse(POST_SELF_MOUNT, refusal)
             else:
                 if not session.is_open:
-                    self._learned.confirm(POST_SELF_MOUNT)
+                    self.learned.confirm(POST_SELF_MOUNT)
                     self._claim(session, POST_SELF_MOUNT)
                     return self._skipped()
                 if understood:
                     self._misses += 1
                     return None
-        if not has_blob(self._remote, digest):
+        if not has_blob(self, digest):
             self._misses += 1
             return None
         if session.is_open:
             # It is there, yet the mount said nothing of it: this registry has to be asked.
-            self._learned.decline(POST_SELF_MOUNT)
+            self.learned.decline(POST_SELF_MOUNT)
             session.cancel()
         return self._skipped()
 
@@ -176,33 +172,31 @@ class Uploader:
 
     def _learn_self_mount(self, session: Session) -> None:
         """Asks for a blob that is certainly there, once in a registry: only a 201 tells that 202 means absent."""
-        if not self._learned.may_try(POST_SELF_MOUNT):
+        if not self.learned.may_try(POST_SELF_MOUNT):
             return
         try:
-            answer = session.ask(POST_SELF_MOUNT, mount=session.blob.digest, source=self._name)
-            if answer.status == 201:
-                self._learned.confirm(POST_SELF_MOUNT)
-            else:
-                self._learned.decline(POST_SELF_MOUNT)
-                session.open(answer)
+            session.start(POST_SELF_MOUNT, mount=session.blob.digest, source=self.name)
+            if session.is_open:
+                self.learned.decline(POST_SELF_MOUNT)
                 session.cancel()
+            else:
+                self.learned.confirm(POST_SELF_MOUNT)
         except StoreError:
-            self._learned.decline(POST_SELF_MOUNT)
+            self.learned.decline(POST_SELF_MOUNT)
 
     def _mount(self, session: Session, other: Repository) -> BlobOutcome | None:
         """201: mounted. 202: it wasn't, and here is a session. Anything else, a refusal among it, is a reason to
         upload, never to fail (imgpkg issue 495)."""
-        scopes = (Scope(self._name.path, "pull,push", apart=True), Scope(other.path, "pull"))
+        scopes = (Scope(self.name.path, "pull,push", apart=True), Scope(other.path, "pull"))
         try:
-            answer = session.ask(POST_MOUNT, scopes=scopes, mount=session.blob.digest, source=other)
-            if answer.status != 201:
-                session.open(answer)
+            answer = session.start(POST_MOUNT, scopes=scopes, mount=session.blob.digest, source=other)
+            if session.is_open:
                 return None
             session.confirm(answer)
         except StoreError as refusal:
             if refusal.status and not isinstance(refusal, RateLimited):
                 self._refused_sources.add(other)
-                self._learned.note(f"a mount from {other.path} refused ({refusal.status}), {POST_MOUNT.plain_way}")
+                self.learned.note(f"a mount from {other.path} refused ({refusal.status}), {POST_MOUNT.plain_way}")
             return None
         self._claim(session, POST_MOUNT)
         return BlobOutcome.MOUNTED
@@ -211,17 +205,16 @@ class Uploader:
         """The whole blob in the POST; a registry that doesn't know that answers with a session, or refuses."""
         data = b"".join(session.read(0))
         try:
-            answer = session.ask(POST_BLOB, body=data, digest=session.blob.digest)
-            if answer.status != 201:
-                session.open(answer)
-                self._learned.decline(POST_BLOB)
+            answer = session.start(POST_BLOB, body=data, digest=session.blob.digest)
+            if session.is_open:
+                self.learned.decline(POST_BLOB)
                 return None
         except StoreError as refusal:
             session.start()
-            self._learned.refuse(POST_BLOB, refusal)
+            self.learned.refuse(POST_BLOB, refusal)
             return None
-        self._learned.confirm(POST_BLOB)
-        self._transport.meter.sent(session.blob.size)
+        self.learned.confirm(POST_BLOB)
+        self.transport.meter.sent(session.blob.size)
         session.confirm(answer)
         return BlobOutcome.WRITTEN
 

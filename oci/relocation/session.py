@@ -23,10 +23,10 @@ from oci.reference import S3_PREFIX, ArchiveName, LayoutFolder, Repository, Stor
 from oci.registry.credentials.credential import Credentials
 from oci.registry.http.origin import canonical_host
 from oci.registry.http.pace import Bandwidth
+from oci.registry.manifests import catalog
 from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
 from oci.registry.repository import Registries, RegistryRepository
 from oci.registry.state import State, default_folder
-from oci.registry.tags import catalog
 from oci.relocation.fanout import BlobPool
 from oci.store import BlobOutcome, Destination, Source
 

@@ -68,13 +68,10 @@ def _per_request(host: str) -> float:
             for _ in range(count):
                 transport.send(
                     Request(
-                        method="GET",
+                        kind=endpoints.GET_MANIFEST,
                         target=endpoints.manifest(name, digest_of(SMALL)),
-                        kind="manifest",
                         scopes=(Scope(name.path, "pull"),),
-                        operation="fetching the manifest",
                         subject=str(name),
-                        expect=frozenset({200}),
                         headers={"Accept": "*/*"},
                     )
                 )

@@ -46,7 +46,7 @@ from oci.registry.http.errors import _explained, remaining_pulls, without_login
 from oci.registry.http.origin import normal_host, split_url
 from oci.registry.http.pace import retry_after
 from oci.registry.http.transport import Transport
-from oci.registry.tags import _names, next_page
+from oci.registry.manifests import _names, next_page
 from oci.relocation.plan import Plan
 from oci.relocation.request import NameRule
 from oci.signatures.bundle import BUNDLE_V03, IN_TOTO, Envelope, NoProof

@@ -56,7 +56,7 @@ class OpenAnswer:
         self._settings = failures.settings
         self._cancel = failures.cancel
         self._pace = pace
-        self.started = pace.start(request.family, large=request.is_large) if pace is not None else 0.0
+        self.started = pace.start(request.kind.family, large=request.is_large) if pace is not None else 0.0
         """When the slot was taken, for Pace.slow_down."""
         self._answered: float | None = None
         self._received = 0
@@ -151,7 +151,9 @@ class OpenAnswer:
         return self._failures.refused(
             f"the answer is longer than {limit} bytes",
             self._request,
-            hint=RAISE_LIMIT if self._request.kind == "manifest" else "no setting raises this: the registry is broken",
+            hint=RAISE_LIMIT
+            if self._request.kind.resource == "manifest"
+            else "no setting raises this: the registry is broken",
         )
 
     def __enter__(self) -> Self:
@@ -166,7 +168,7 @@ class OpenAnswer:
                 size = self._received + (self._request.length or 0)
                 seconds = (time.monotonic() - self.started) / (1 + size / COUNTED)
         if self._pace is not None:
-            self._pace.finish(self._request.family, large=self._request.is_large, seconds=seconds)
+            self._pace.finish(self._request.kind.family, large=self._request.is_large, seconds=seconds)
             self._pace = None
 
 

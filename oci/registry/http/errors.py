@@ -10,7 +10,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -23,6 +23,8 @@ from oci.registry.http.body import WireError
 from oci.registry.http.origin import Origin, Proxy
 from oci.registry.http.pace import RETRIED_CODES, RETRIED_STATUSES, SLOW_DOWN_CODES, retry_after
 from oci.registry.options import RegistryOptions
+
+E = TypeVar("E", bound=StoreError)
 
 ERROR_LIMIT = 64 << 10
 """Bytes of an error's body that are read."""
@@ -61,6 +63,9 @@ class Failures(msgspec.Struct, frozen=True):
     settings: RegistryOptions
     cancel: CancelToken
 
+    def error(self, kind: type[E], message: str, subject: str = "", operation: str = "", **more: Any) -> E:
+        return kind(message, side=self.side, store=self.registry, subject=subject, operation=operation, **more)
+
     def broken(self, error: WireError, request: Request, url: str) -> StoreError:
         """For a connection that failed. What broke because the run is being cancelled is a cancellation."""
         if self.cancel.cancelled:
@@ -73,7 +78,7 @@ class Failures(msgspec.Struct, frozen=True):
         advice = _tls_advice(cause)
         return self._of(
             Unavailable,
-            f"{request.method} {shown(url)}: {cause}",
+            f"{request.kind.method} {shown(url)}: {cause}",
             request,
             retryable=not error.lasting and not advice,
             hint=advice or error.hint or "check that the registry can be reached from here",
@@ -96,7 +101,7 @@ class Failures(msgspec.Struct, frozen=True):
             detail = f"unexpected status code {status} {phrase}".rstrip() + (f": {message}" if message else "")
         problem = self._of(
             _kind(status, code),
-            f"{request.method} {shown(url)}: {detail}",
+            f"{request.kind.method} {shown(url)}: {detail}",
             request,
             status=status,
             code=code,
@@ -114,17 +119,15 @@ class Failures(msgspec.Struct, frozen=True):
         """Raises RateLimited where no more pulls are left than are to be kept."""
         quota, reserve = remaining_pulls(headers), self.settings.quota_reserve
         if quota is not None and reserve and quota[0] <= reserve:
-            raise RateLimited(
+            raise self.error(
+                RateLimited,
                 f"{quota[0]} pulls are left of the quota, and {reserve} are to be kept",
-                side=self.side,
-                store=self.registry,
                 retryable=False,
                 hint=f"the quota's window is {quota[1]:.0f} s long: try again later, or log in",
             )
 
     def _of(self, kind: type[StoreError], message: str, request: Request, **more: Any) -> StoreError:
-        subject, operation = request.subject, request.operation
-        return kind(message, side=self.side, store=self.registry, subject=subject, operation=operation, **more)
+        return self.error(kind, message, request.subject, request.kind.operation, **more)
 
 
 def at_proxy(proxy: Proxy, origin: Origin, why: str, *, status: int = 0, timed_out: bool = False) -> WireError:

@@ -16,8 +16,6 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode, urljoin
 
-import msgspec
-
 from oci import __version__
 from oci.cancel import CancelToken
 from oci.digest import end_read
@@ -26,7 +24,7 @@ from oci.meter import Meter
 from oci.reference import Repository
 from oci.registry.auth import REFUSALS, Authenticator
 from oci.registry.credentials.credential import Credentials
-from oci.registry.endpoints import BASE, Kind, Request, Target
+from oci.registry.endpoints import BASE, Kind, Request, Scope, Target
 from oci.registry.http.address_policy import AddressPolicy, host_of, is_loopback
 from oci.registry.http.answer import SHORT, Answer, OpenAnswer
 from oci.registry.http.body import Response, WireError
@@ -58,6 +56,8 @@ _REDIRECT_LIMIT = 10
 _LOGINS = 50
 """Times that a request is sent with a login: as many threads may share a token that is good for a single request."""
 
+_GET_BASE = Kind("GET", "base", "end-1", "logging in", frozenset())
+_FROM_TOKEN_SERVICES = frozenset({200, 400, 401, 403, 404, 405, 501})
 _log = logging.getLogger("transship.http")
 
 
@@ -112,11 +112,11 @@ class Transport:
 
     def send(self, request: Request) -> Answer:
         """Sends and reads the whole answer; a broken body is a failed attempt like any other."""
-        limit = self.settings.manifest_limit if request.kind == "manifest" else PAGE_LIMIT
+        limit = self.settings.manifest_limit if request.kind.resource == "manifest" else PAGE_LIMIT
 
         def whole() -> Answer:
             with self._attempt(request) as answer:
-                body = b"" if request.method == "HEAD" else answer.read(limit)
+                body = b"" if request.kind.method == "HEAD" else answer.read(limit)
                 return Answer(answer.status, answer.headers, body, answer.url)
 
         return self._retried(request, whole)
@@ -136,7 +136,7 @@ class Transport:
 
     def error(self, kind: type[E], message: str, subject: str = "", operation: str = "", **more: Any) -> E:
         """Makes an error of this side and registry, for an answer that can't be used."""
-        return kind(message, side=self.side, store=self.registry, subject=subject, operation=operation, **more)
+        return self._failures.error(kind, message, subject, operation, **more)
 
     def attempts(self, *, retry: bool = True) -> Attempts:
         """The attempts of a call; without `retry` it waits out slow-downs alone."""
@@ -193,7 +193,7 @@ class Transport:
         if requested_wait is not None and requested_wait > self.settings.retry_budget:
             self.pace.end(error, requested_wait)
         else:
-            self.pace.slow_down(request.family, started, requested_wait, everything=error.status == 503)
+            self.pace.slow_down(request.kind.family, started, requested_wait, everything=error.status == 503)
 
     def _logged_in(self, answer: OpenAnswer, request: Request) -> str:
         """Sends with the login, and answers a challenge. Only the registry itself may ask for our login (class of
@@ -217,9 +217,7 @@ class Transport:
 
     def ask_base(self) -> Mapping[str, str]:
         """The headers of `GET /v2/` without a login (distribution-spec, end-1); none when there is no answer."""
-        request = Request(
-            method="GET", target=BASE, kind="base", scopes=(), operation="logging in", subject="", expect=frozenset()
-        )
+        request = Request(kind=_GET_BASE, target=BASE)
         with contextlib.suppress(StoreError):
             response, _ = self._exchange(request, self._origin, BASE.path, "")
             response.release(drain=SHORT)
@@ -237,7 +235,7 @@ class Transport:
         if not self._scheme_known:
             self._find_scheme(request)
         origin, path = request.target.origin or self._origin, request.target.path
-        redirects = _REDIRECTS if request.method in ("GET", "HEAD") else _WITH_BODY
+        redirects = _REDIRECTS if request.kind.method in ("GET", "HEAD") else _WITH_BODY
         is_own = True
         for _ in range(_REDIRECT_LIMIT + 1):
             is_own = is_own and origin == self._origin
@@ -262,38 +260,38 @@ class Transport:
         """One request on the wire and its answer. What is asked once more with a login, or redirected within the
         registry, is two."""
         self.cancel.wait(self._allowed.take(1) if origin == self._origin else 0.0)
-        url = f"{origin}{path}"
+        url, method = f"{origin}{path}", request.kind.method
         fields = {**self._fields, **request.headers}
         if authorization:
             fields["Authorization"] = authorization
         length = len(request.body) if request.stream is None else request.length
-        if length is not None and (length or request.method in ("POST", "PUT", "PATCH")):
+        if length is not None and (length or method in ("POST", "PUT", "PATCH")):
             fields["Content-Length"] = str(length)
         started = time.monotonic()
         stream = request.stream() if request.stream is not None else None
         try:
             response = self._connections.exchange(
                 origin,
-                request.method,
+                method,
                 path,
                 fields,
                 body=request.body,
                 stream=stream,
                 length=length,
-                repeatable=stream is None and (request.retry or request.method in ("GET", "HEAD")),
+                repeatable=stream is None and (request.retry or method in ("GET", "HEAD")),
             )
         except WireError as error:
             if not error.connecting:
-                self.meter.request(self.registry, f"{request.method} {request.kind}")
+                self.meter.request(self.registry, str(request.kind))
             raise self._failures.broken(error, request, url) from error
         finally:
             if stream is not None:
                 end_read(stream)
-        self.meter.request(self.registry, f"{request.method} {request.kind}")
+        self.meter.request(self.registry, str(request.kind))
         if _log.isEnabledFor(logging.DEBUG):
             took = time.monotonic() - started
             sent, came = shown_fields(fields, ">"), shown_fields(response.headers, "<")
-            _log.debug("%s %s -> %d in %.3f s%s%s", request.method, shown(url), response.status, took, sent, came)
+            _log.debug("%s %s -> %d in %.3f s%s%s", method, shown(url), response.status, took, sent, came)
         return response, url
 
     def _find_scheme(self, request: Request) -> None:
@@ -341,11 +339,11 @@ class Transport:
 
     def _check(self, answer: OpenAnswer, request: Request, sent: str) -> None:
         """Raises the error that an unexpected status means, and RateLimited where the quota has to be spared."""
-        if answer.status in request.expect:
+        if answer.status in request.kind.expect or answer.status in request.kind.absent:
             if "ratelimit-remaining" in answer.headers:
                 self._failures.check_quota(answer.headers)
             return
-        body = answer.excerpt(ERROR_LIMIT) if request.method != "HEAD" else b""
+        body = answer.excerpt(ERROR_LIMIT) if request.kind.method != "HEAD" else b""
         body, identity = without_login(body, sent), self.login.identity(sent)
         error = self._failures.unwanted(answer.status, answer.headers, body, request, url=answer.url, identity=identity)
         error.redirected = not answer.url.endswith(request.target.path)
@@ -356,13 +354,8 @@ class Transport:
         service itself alone, as the login goes with them."""
         origin, path = split_url(url)
         request = Request(
-            method=method,
+            kind=Kind(method, "token", "", "logging in", _FROM_TOKEN_SERVICES),
             target=Target(path, origin),
-            kind="token",
-            scopes=(),
-            operation="logging in",
-            subject="",
-            expect={200, 400, 401, 403, 404, 405, 501},
             headers={**headers, **({"Content-Type": "application/x-www-form-urlencoded"} if form else {})},
             body=urlencode(form).encode() if form else b"",
             stays=True,
@@ -380,12 +373,22 @@ class Transport:
         return self._retried(request, whole)
 
 
-class Remote(msgspec.Struct, frozen=True, eq=False):
+class Remote:
     """A repository at a registry: how it is reached, and what was learned about the registry."""
 
-    transport: Transport
-    name: Repository
-    learned: Learned
+    def __init__(self, transport: Transport, name: Repository) -> None:
+        self.transport = transport
+        self.name = name
+        self.learned = transport.learned
+
+    def request(self, kind: Kind, target: Target, subject: str = "", **more: Any) -> Request:
+        """A kind with a plain way isn't repeated after a failure: the plain way is, if that fails too."""
+        scopes = more.pop("scopes", None) or (Scope(self.name.path, kind.actions, kind.apart),)
+        retry = more.pop("retry", not kind.plain_way)
+        return Request(kind=kind, target=target, scopes=scopes, subject=subject or str(self.name), retry=retry, **more)
+
+    def send(self, kind: Kind, target: Target, subject: str = "", **more: Any) -> Answer:
+        return self.transport.send(self.request(kind, target, subject, **more))
 
     def check_answered(self, error: StoreError) -> None:
         """Raises `error` when the registry didn't answer at all and nothing is to be tried again."""

@@ -574,6 +574,6 @@ mirrors:
 
     assert config.alone(mirror).registries == config.registries
     with opened(config, [mirror], lambda side, concurrency: access, CancelToken()) as session:
-        transport = session.repository("source", Repository(registry, "shop/web"))._remote.transport
+        transport = session.repository("source", Repository(registry, "shop/web")).transport
     assert transport.settings.retries == 7
     assert transport.login._credentials.find(registry, "shop/web").is_anonymous

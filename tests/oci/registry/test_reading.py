@@ -20,7 +20,7 @@ from oci.reference import Repository
 from oci.registry import blobs, endpoints
 from oci.registry.http.answer import Answer
 from oci.registry.http.body import PIECE, Headers
-from oci.registry.tags import next_page
+from oci.registry.manifests import next_page
 from oci.store import BlobOutcome, reader_of
 from tests.faults.proxy import Fault, FaultProxy
 from tests.oci.registry.conftest import Client

@@ -19,7 +19,7 @@ from oci.digest import Digest, digest_of
 from oci.errors import InvalidInput, NotFound, Refused, Unavailable
 from oci.registry.credentials.credential import Credential
 from oci.registry.http.pace import Bucket
-from oci.registry.tags import catalog
+from oci.registry.manifests import catalog
 from oci.store import reader_of
 from tests.oci.registry.conftest import Client
 from tests.servers.certificates import make_certificates

@@ -16,7 +16,7 @@ import pytest
 from oci.errors import NotFound, Refused, StoreError, Unavailable
 from oci.reference import Repository
 from oci.registry import endpoints
-from oci.registry.endpoints import Request, Scope
+from oci.registry.endpoints import Kind, Request, Scope
 from oci.registry.http.answer import Answer
 from oci.registry.http.body import PIECE, Buffers
 from tests.oci.registry.conftest import Client
@@ -98,13 +98,10 @@ def _read_head(connection: socket.socket) -> bytes:
 
 def request(method: str = "GET", **more: object) -> Request:
     fields: dict[str, object] = {
-        "method": method,
+        "kind": Kind(method, "tags", "", "asking", frozenset({200})),
         "target": endpoints.tags(Repository("registry.example", "a/b")),
-        "kind": "tags",
         "scopes": (Scope("a/b", "pull"),),
-        "operation": "asking",
         "subject": "a/b",
-        "expect": frozenset({200}),
         **more,
     }
     return Request(**fields)  # type: ignore[arg-type]
