@@ -33,7 +33,7 @@ from oci.reference import (
     parse_store,
 )
 from oci.registry.credentials.credential import Credential, Credentials, Fixed
-from oci.registry.credentials.environment import default_credentials
+from oci.registry.credentials.keychains import default_credentials
 from oci.registry.http.origin import canonical_host
 from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
 from oci.registry.repository import Registries, RegistryRepository

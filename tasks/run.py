@@ -30,7 +30,7 @@ from oci.cancel import CancelToken
 from oci.errors import Cancelled, InvalidInput, TransshipError
 from oci.meter import Meter, Receipt
 from oci.registry.credentials.credential import Credentials
-from oci.registry.credentials.environment import default_credentials
+from oci.registry.credentials.keychains import default_credentials
 from oci.registry.http.origin import named_hosts
 from oci.registry.options import RegistryOptions
 from oci.relocation.session import Access, Session

@@ -20,7 +20,7 @@ from oci.errors import InvalidInput
 from oci.meter import METRICS_FILE, PUSHGATEWAY
 from oci.options import Option, Options, assemble, leaves_of
 from oci.registry.credentials.credential import Credential, Credentials
-from oci.registry.credentials.environment import default_credentials
+from oci.registry.credentials.keychains import default_credentials
 from oci.registry.http.origin import named_hosts
 from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
 from oci.relocation.session import Access, Session

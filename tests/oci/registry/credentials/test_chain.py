@@ -14,8 +14,14 @@ import pytest
 from oci.errors import InvalidInput, TransshipError, Unauthorized
 from oci.registry.credentials.config_files import HelperProgram
 from oci.registry.credentials.credential import ANONYMOUS, Credential, Credentials, Fixed
-from oci.registry.credentials.environment import RegistrySets, default_credentials
-from oci.registry.credentials.keychains import Keychain, amazon_login, azure_login, google_login
+from oci.registry.credentials.keychains import (
+    Keychain,
+    RegistrySets,
+    amazon_login,
+    azure_login,
+    default_credentials,
+    google_login,
+)
 from tests.servers.http_server import LoopbackServer, QuietHandler
 
 SECRET = "hidden-word"

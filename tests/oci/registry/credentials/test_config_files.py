@@ -13,7 +13,7 @@ import pytest
 
 from oci.errors import InvalidInput
 from oci.registry.credentials.credential import Credential
-from oci.registry.credentials.environment import default_credentials
+from oci.registry.credentials.keychains import default_credentials
 
 SECRET = "hidden-word"
 

@@ -15,8 +15,7 @@ from oci.cancel import CancelToken
 from oci.meter import Meter
 from oci.registry.credentials.config_files import ConfigFiles
 from oci.registry.credentials.credential import ANONYMOUS, Credential, Credentials, Fixed
-from oci.registry.credentials.environment import default_credentials
-from oci.registry.credentials.keychains import COVERS, Keychain, _expiry
+from oci.registry.credentials.keychains import COVERS, Keychain, _expiry, default_credentials
 from oci.registry.endpoints import Scope
 from oci.registry.http.origin import canonical_host, split_pattern
 from oci.registry.options import RegistryOptions

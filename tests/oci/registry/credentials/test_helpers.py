@@ -11,7 +11,7 @@ import pytest
 from oci.errors import TransshipError
 from oci.registry.credentials import config_files
 from oci.registry.credentials.credential import ANONYMOUS, Credential
-from oci.registry.credentials.environment import default_credentials
+from oci.registry.credentials.keychains import default_credentials
 
 LOGIN = '{"ServerURL":"r.example","Username":"bob","Secret":"hidden-word"}'
 BAD = {
