@@ -118,7 +118,7 @@ class Authenticator:
         elif challenge is not None and challenge is not _NONE and credential.has_password:
             header, identity = basic(credential.username, credential.password), credential.identity
         if self._tokens.send(header, identity, token) and (header or challenge is None):
-            self._transport.meter.identity(f"{self._side} {self._registry}".strip(), identity)
+            self._transport.meter.identity(str(self._transport), identity)
         return header
 
     def credential(self, repository: str) -> Credential:

@@ -19,7 +19,6 @@ from oci.registry.endpoints import GET_REFERRERS
 from oci.registry.http.origin import canonical_host
 from oci.registry.http.transport import Transport
 from oci.registry.options import RegistryOptions
-from oci.registry.profiles import Learned
 from oci.registry.sessions import Session
 from oci.registry.state import Facts, State
 from oci.registry.uploads import Uploader
@@ -136,12 +135,6 @@ class Registries:
                     from oci.registry.credentials.keychains import amazon  # noqa: PLC0415 - few settings name one
 
                     credentials = Credentials([amazon(settings.aws_profile, settings.aws_role), credentials])
-                learned = Learned(
-                    registry,
-                    self._meter,
-                    settings.profile,
-                    self._state if settings.state else None,
-                )
                 transport = self._transports[registry] = Transport(
                     registry,
                     settings=settings,
@@ -149,7 +142,7 @@ class Registries:
                     side=self._side,
                     meter=self._meter,
                     cancel=self._cancel,
-                    learned=learned,
+                    state=self._state,
                     named=self._named,
                 )
             return transport

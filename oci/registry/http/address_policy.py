@@ -17,6 +17,7 @@ from enum import IntEnum
 from typing import TypeAlias
 
 from oci.errors import Refused
+from oci.registry.http.errors import Peer
 from oci.registry.http.origin import Origin, origin_of
 
 _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -90,20 +91,10 @@ class AddressPolicy:
     """Judges the hosts that one registry points to. `named` are the registries that the user named, None where all are
     his: one that only a lock or a bundle names may be no nearer than the nearest of them. Safe from any thread."""
 
-    def __init__(
-        self,
-        registry: str,
-        *,
-        side: str,
-        allow_private: bool,
-        http_allowed: bool,
-        named: Collection[str] | None = None,
-    ) -> None:
-        self._registry = registry
-        self._host = host_of(registry)
-        self._side = side
-        self._allow_private = allow_private
-        self._http_allowed = http_allowed
+    def __init__(self, peer: Peer, named: Collection[str] | None = None) -> None:
+        self._peer = peer
+        self._host = host_of(peer.registry)
+        self.http_allowed = peer.settings.insecure or is_loopback(self._host)
         hosts = {host_of(name) for name in named or ()}
         self._named = hosts if hosts and self._host not in hosts else {self._host}
         self._lock = threading.Lock()
@@ -111,7 +102,7 @@ class AddressPolicy:
 
     def check(self, origin: Origin, pointer: str) -> None:
         """Raises Refused unless `origin` may be asked; `pointer` names what pointed there ("a redirect")."""
-        if origin.scheme == "http" and not (is_loopback(origin.host) or self._http_allowed):
+        if origin.scheme == "http" and not (is_loopback(origin.host) or self.http_allowed):
             raise self.refused(f"{pointer} points to plain http on {origin.host}")
         self._judge(origin.host, self._lookup(origin.host), pointer)
 
@@ -136,7 +127,7 @@ class AddressPolicy:
             raise self.refused(f"{pointer} points to {host}, inside a private network that no registry is part of")
         if reach is Reach.PUBLIC or host in self._named:
             return
-        if not self._allow_private and reach > max(
+        if not self._peer.settings.allow_private_redirects and reach > max(
             Reach.LOOPBACK if is_loopback(name) else max(map(reach_of, self._lookup(name)), default=Reach.PUBLIC)
             for name in self._named
         ):
@@ -162,15 +153,9 @@ class AddressPolicy:
             self._resolved[host] = (addresses, now + _REMEMBERED)
         return addresses
 
-    def refused(self, message: str, hint: str = "") -> Refused:
+    def refused(self, message: str, hint: str = "this looks like an attack or a broken registry") -> Refused:
         """The error for what a registry points to."""
-        return Refused(
-            message,
-            side=self._side,
-            store=self._registry,
-            operation="following a redirect",
-            hint=hint or "this looks like an attack or a broken registry",
-        )
+        return self._peer.error(Refused, message, operation="following a redirect", hint=hint)
 
 
 def _plain(address: _Address) -> Reach:

@@ -16,7 +16,7 @@ from oci.errors import StoreError
 from oci.manifest import RAISE_LIMIT
 from oci.registry.endpoints import Request
 from oci.registry.http.body import Headers, Response, WireError
-from oci.registry.http.errors import Failures
+from oci.registry.http.errors import Peer
 from oci.registry.http.pace import COUNTED, Pace
 
 if TYPE_CHECKING:
@@ -50,11 +50,9 @@ class OpenAnswer:
     """An answer whose body hasn't been read yet. Use as a context manager: leaving it gives the connection and the
     slot back."""
 
-    def __init__(self, request: Request, failures: Failures, pace: Pace | None) -> None:
+    def __init__(self, request: Request, peer: Peer, pace: Pace | None) -> None:
         self._request = request
-        self._failures = failures
-        self._settings = failures.settings
-        self._cancel = failures.cancel
+        self._peer = peer
         self._pace = pace
         self.started = pace.start(request.kind.family, large=request.is_large) if pace is not None else 0.0
         """When the slot was taken, for Pace.slow_down."""
@@ -73,12 +71,12 @@ class OpenAnswer:
     def drop(self) -> None:
         """Ends the answer before another one is taken."""
         if self._response is not None:
-            self._response.release(drain=0 if self._cancel.cancelled else SHORT)
+            self._response.release(drain=0 if self._peer.cancel.cancelled else SHORT)
             self._response = None
 
     def chunks(self) -> Iterator[Chunk]:
         """The body as it comes over the wire, never decoded; raises Unavailable when it breaks off or stalls."""
-        settings, cancel = self._settings, self._cancel
+        settings, cancel = self._peer.settings, self._peer.cancel
         if self._response is None:
             return
         try:
@@ -87,7 +85,7 @@ class OpenAnswer:
                 self._received += len(chunk)
                 yield chunk
         except WireError as error:
-            raise self._failures.broken(error, self._request, self.url) from error
+            raise self._peer.broken(error, self._request, self.url) from error
 
     def plain_chunks(self, size: int, media_type: str = "") -> Iterator[Chunk]:
         """Yield the body decoded where a proxy compressed it unasked. A body of `size` bytes, as long as the blob
@@ -107,7 +105,7 @@ class OpenAnswer:
         try:
             yield from chunks
         except zlib.error as error:
-            raise self._failures.refused(f"the body is not what its coding says: {error}", self._request) from error
+            raise self._peer.refused(f"the body is not what its coding says: {error}", self._request) from error
 
     def read(self, limit: int) -> bytes:
         """The whole body, decoded where a registry compressed it unasked. Raises Refused beyond `limit` bytes."""
@@ -148,7 +146,7 @@ class OpenAnswer:
         return bytes(plain)
 
     def _too_long(self, limit: int) -> StoreError:
-        return self._failures.refused(
+        return self._peer.refused(
             f"the answer is longer than {limit} bytes",
             self._request,
             hint=RAISE_LIMIT

@@ -24,10 +24,9 @@ from oci.errors import InvalidInput, InvalidReference
 from oci.output import check_no_pipe
 from oci.registry.http.address_policy import AddressPolicy, is_loopback
 from oci.registry.http.body import Response, WireError
-from oci.registry.http.errors import at_proxy
+from oci.registry.http.errors import Peer, at_proxy
 from oci.registry.http.http1 import Connection, Socket, shut_down
 from oci.registry.http.origin import Origin, Proxy, is_exempt, origin_of
-from oci.registry.options import RegistryOptions
 
 if TYPE_CHECKING:
     from oci.registry.http.http2 import Http2Connections, Http2Response
@@ -39,9 +38,9 @@ _KEPT_SECONDS = 30.0
 class Connections:
     """The connections to one registry and to the hosts that it points to. Safe from any thread."""
 
-    def __init__(self, registry: str, settings: RegistryOptions, side: str, policy: AddressPolicy) -> None:
-        self._settings = settings
-        self._where = f"{side} {registry}".strip()
+    def __init__(self, peer: Peer, policy: AddressPolicy) -> None:
+        self._settings = settings = peer.settings
+        self._where = str(peer)
         self._policy = policy
         self._proxy = parse_proxy(settings.proxy) if settings.proxy else None
         self._proxies: dict[Origin, Proxy | None] = {}
@@ -56,8 +55,8 @@ class Connections:
         if settings.http2:
             from oci.registry.http.http2 import Http2Connections  # noqa: PLC0415 - few registries require it
 
-            proxy = self.proxy_for(origin_of(registry))
-            self._http2 = Http2Connections(self._where, settings, policy, self._context(), proxy)
+            proxy = self.proxy_for(origin_of(peer.registry))
+            self._http2 = Http2Connections(peer, policy, self._context(), proxy, self._watch)
 
     def exchange(
         self,
@@ -152,8 +151,6 @@ class Connections:
             sockets = list(self._sockets)
         for sock in sockets:
             shut_down(sock)
-        if self._http2 is not None:
-            self._http2.cut()
 
     def close(self) -> None:
         if self._http2 is not None:

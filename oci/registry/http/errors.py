@@ -13,8 +13,6 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-import msgspec
-
 from oci.cancel import CancelToken
 from oci.descriptor import parse_json
 from oci.errors import Cancelled, Denied, NotFound, RateLimited, Refused, StoreError, Unauthorized, Unavailable
@@ -55,15 +53,21 @@ def remaining_pulls(headers: Mapping[str, str]) -> tuple[int, float] | None:
     return (int(match.group(1)), float(match.group(2) or 0)) if match else None
 
 
-class Failures(msgspec.Struct, frozen=True):
-    """Makes errors for one side at one registry: all of them say where and at what, and none carries a query."""
+class Peer:
+    """A registry as one side speaks to it, and the errors of that: all of them say where and at what, and none carries
+    a query."""
 
-    side: str
-    registry: str
-    settings: RegistryOptions
-    cancel: CancelToken
+    def __init__(self, side: str, registry: str, settings: RegistryOptions, cancel: CancelToken) -> None:
+        self.side = side
+        self.registry = registry
+        self.settings = settings
+        self.cancel = cancel
+
+    def __str__(self) -> str:
+        return f"{self.side} {self.registry}".strip()
 
     def error(self, kind: type[E], message: str, subject: str = "", operation: str = "", **more: Any) -> E:
+        """For an answer that can't be used, or whatever else."""
         return kind(message, side=self.side, store=self.registry, subject=subject, operation=operation, **more)
 
     def broken(self, error: WireError, request: Request, url: str) -> StoreError:

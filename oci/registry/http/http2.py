@@ -10,8 +10,7 @@ import importlib.util
 import socket
 import ssl
 import time
-import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import httpcore
@@ -19,10 +18,8 @@ import httpcore
 from oci.errors import InvalidInput
 from oci.registry.http.address_policy import AddressPolicy
 from oci.registry.http.body import Headers, WireError
-from oci.registry.http.errors import at_proxy
-from oci.registry.http.http1 import shut_down
+from oci.registry.http.errors import Peer, at_proxy
 from oci.registry.http.origin import Origin, Proxy
-from oci.registry.options import RegistryOptions
 
 _FOREIGN = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, httpcore.ProxyError)
 
@@ -32,17 +29,18 @@ class Http2Connections:
 
     def __init__(
         self,
-        where: str,
-        settings: RegistryOptions,
+        peer: Peer,
         policy: AddressPolicy,
         context: ssl.SSLContext,
         proxy: Proxy | None,
+        watch: Callable[[socket.socket], None],
     ) -> None:
+        """`watch` gets each socket, to shut it down when the run is cancelled."""
         if importlib.util.find_spec("h2") is None:
-            raise InvalidInput(f"{where}: HTTP/2 needs the package h2", hint="pip install 'transship[http2]'")
-        self._settings = settings
+            raise InvalidInput(f"{peer}: HTTP/2 needs the package h2", hint="pip install 'transship[http2]'")
+        self._settings = settings = peer.settings
         self._proxy = proxy
-        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._watch = watch
         options: dict[str, Any] = {
             "ssl_context": context,
             "max_connections": settings.concurrency + 1,
@@ -81,7 +79,7 @@ class Http2Connections:
             headers=[("Host", origin.authority), *fields.items()],
             # A chunk of an upload is a memoryview, which is iterable as well: of numbers.
             content=bytes(body) if isinstance(body, bytes | memoryview) else map(bytes, body),
-            extensions={"timeout": timeout, "trace": self._watch},
+            extensions={"timeout": timeout, "trace": self._trace},
         )
         try:
             answer = self._pool.handle_request(request)
@@ -97,16 +95,12 @@ class Http2Connections:
         timeout["read"] = settings.idle_timeout
         return Http2Response(answer)
 
-    def _watch(self, event: str, info: Mapping[str, Any]) -> None:
-        """Has `cut` find each socket, and the one that TLS makes of it, for as long as they live."""
+    def _trace(self, event: str, info: Mapping[str, Any]) -> None:
+        """Shows each socket, and the one that TLS makes of it."""
         if event.endswith(("connect_tcp.complete", "start_tls.complete")):
             sock = info["return_value"].get_extra_info("socket")
             if isinstance(sock, socket.socket):
-                self._sockets.add(sock)
-
-    def cut(self) -> None:
-        for sock in list(self._sockets):
-            shut_down(sock)
+                self._watch(sock)
 
     def close(self) -> None:
         self._pool.close()

@@ -25,20 +25,20 @@ from oci.reference import Repository
 from oci.registry.auth import REFUSALS, Authenticator
 from oci.registry.credentials.credential import Credentials
 from oci.registry.endpoints import BASE, Kind, Request, Scope, Target
-from oci.registry.http.address_policy import AddressPolicy, host_of, is_loopback
+from oci.registry.http.address_policy import AddressPolicy, is_loopback
 from oci.registry.http.answer import SHORT, Answer, OpenAnswer
 from oci.registry.http.body import Response, WireError
 from oci.registry.http.connections import Connections
-from oci.registry.http.errors import ERROR_LIMIT, Failures, shown, shown_fields, without_login
+from oci.registry.http.errors import ERROR_LIMIT, Peer, shown, shown_fields, without_login
 from oci.registry.http.origin import Origin, origin_of, split_url
 from oci.registry.http.pace import Attempts, Bucket, Pace, is_slow_down
 from oci.registry.options import RegistryOptions
 from oci.registry.profiles import Learned
+from oci.registry.state import State
 
 if TYPE_CHECKING:
     from oci.registry.http.http2 import Http2Response
 
-E = TypeVar("E", bound=StoreError)
 T = TypeVar("T")
 
 PAGE_LIMIT = 16 << 20
@@ -61,7 +61,7 @@ _FROM_TOKEN_SERVICES = frozenset({200, 400, 401, 403, 404, 405, 501})
 _log = logging.getLogger("transship.http")
 
 
-class Transport:
+class Transport(Peer):
     """Safe from any thread."""
 
     def __init__(
@@ -73,39 +73,24 @@ class Transport:
         side: str,
         meter: Meter,
         cancel: CancelToken,
-        learned: Learned,
+        state: State,
         named: Collection[str] | None = None,
     ) -> None:
         """`named` are the hosts that the user named, see AddressPolicy; None where that isn't known."""
-        self.registry = registry
-        self.settings = settings
-        self.side = side
+        super().__init__(side, registry, settings, cancel)
         self.meter = meter
-        self.cancel = cancel
-        self._http_allowed = settings.insecure or is_loopback(host_of(registry))
-        self.policy = AddressPolicy(
-            registry,
-            side=side,
-            allow_private=settings.allow_private_redirects,
-            http_allowed=self._http_allowed,
-            named=named,
-        )
-        self.learned = learned
+        self.learned = learned = Learned(registry, meter, settings.profile, state if settings.state else None)
+        self.policy = AddressPolicy(self, named)
         self.pace = Pace(
-            ceiling=settings.concurrency,
-            meter=meter,
-            cancel=cancel,
-            caps=learned.profile.caps,
-            learned=learned.rates,
+            ceiling=settings.concurrency, meter=meter, cancel=cancel, caps=learned.profile.caps, learned=learned.rates
         )
         self._allowed = Bucket.of(f"requests {origin_of(registry).authority}", settings.requests_per_second)
         self.login = Authenticator(self, credentials)
-        self._failures = Failures(side, registry, settings, cancel)
-        self._connections = Connections(registry, settings, side, self.policy)
+        self._connections = Connections(self, self.policy)
         cancel.on_cancel(self._connections.cut)
         self._origin = origin_of(registry)
         """Of the registry itself: https, until it turned out that only http is spoken where that is permitted."""
-        self._scheme_known = not self._http_allowed
+        self._scheme_known = not self.policy.http_allowed
         self._settled = threading.Event()
         self._first = threading.Lock()
         self._fields = {"User-Agent": _USER_AGENT, "Accept-Encoding": "identity", "Accept": "*/*"}
@@ -133,10 +118,6 @@ class Transport:
         except StoreError as error:
             error.subject = subject
             raise
-
-    def error(self, kind: type[E], message: str, subject: str = "", operation: str = "", **more: Any) -> E:
-        """Makes an error of this side and registry, for an answer that can't be used."""
-        return self._failures.error(kind, message, subject, operation, **more)
 
     def attempts(self, *, retry: bool = True) -> Attempts:
         """The attempts of a call; without `retry` it waits out slow-downs alone."""
@@ -170,7 +151,7 @@ class Transport:
         return self._checked(request)
 
     def _checked(self, request: Request) -> OpenAnswer:
-        answer = OpenAnswer(request, self._failures, self.pace)
+        answer = OpenAnswer(request, self, self.pace)
         try:
             sent = self._logged_in(answer, request)
             self._settled.set()
@@ -252,7 +233,7 @@ class Transport:
                 return is_own
             answer.drop()
             origin, path = target.origin or origin, target.path
-        raise self._failures.refused(f"more than {_REDIRECT_LIMIT} redirects", request)
+        raise self.refused(f"more than {_REDIRECT_LIMIT} redirects", request)
 
     def _exchange(
         self, request: Request, origin: Origin, path: str, authorization: str
@@ -283,7 +264,7 @@ class Transport:
         except WireError as error:
             if not error.connecting:
                 self.meter.request(self.registry, str(request.kind))
-            raise self._failures.broken(error, request, url) from error
+            raise self.broken(error, request, url) from error
         finally:
             if stream is not None:
                 end_read(stream)
@@ -301,7 +282,7 @@ class Transport:
             self._connections.probe(self._origin)
         except WireError as error:
             if not self._may_be_plain(error, request):
-                raise self._failures.broken(error, request, f"{self._origin}/") from error
+                raise self.broken(error, request, f"{self._origin}/") from error
             self._origin = origin_of(self.registry, "http")
         self._scheme_known = True
 
@@ -341,11 +322,11 @@ class Transport:
         """Raises the error that an unexpected status means, and RateLimited where the quota has to be spared."""
         if answer.status in request.kind.expect or answer.status in request.kind.absent:
             if "ratelimit-remaining" in answer.headers:
-                self._failures.check_quota(answer.headers)
+                self.check_quota(answer.headers)
             return
         body = answer.excerpt(ERROR_LIMIT) if request.kind.method != "HEAD" else b""
         body, identity = without_login(body, sent), self.login.identity(sent)
-        error = self._failures.unwanted(answer.status, answer.headers, body, request, url=answer.url, identity=identity)
+        error = self.unwanted(answer.status, answer.headers, body, request, url=answer.url, identity=identity)
         error.redirected = not answer.url.endswith(request.target.path)
         raise error
 
@@ -362,7 +343,7 @@ class Transport:
         )
 
         def whole() -> Answer:
-            answer = OpenAnswer(request, self._failures, None)
+            answer = OpenAnswer(request, self, None)
             try:
                 self._follow(answer, request, "")
                 self._check(answer, request, request.headers.get("Authorization", ""))

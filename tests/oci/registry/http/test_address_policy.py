@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import pytest
 
+from oci.cancel import CancelToken
 from oci.errors import InvalidReference, Refused
 from oci.registry.http import address_policy
 from oci.registry.http.address_policy import ALLOWED, AddressPolicy, Reach, host_of, is_loopback, reach_of
+from oci.registry.http.errors import Peer
 from oci.registry.http.origin import origin_of, split_url
+from oci.registry.options import RegistryOptions
 from tests.oci.registry.conftest import Client
 
 ADDRESSES = {
@@ -34,8 +37,15 @@ def names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
 
 
-def guard(registry: str, *, allow_private: bool = False, http_allowed: bool = False) -> AddressPolicy:
-    return AddressPolicy(registry, side="source", allow_private=allow_private, http_allowed=http_allowed)
+def guard(
+    registry: str,
+    *,
+    allow_private: bool = False,
+    http_allowed: bool = False,
+    named: Collection[str] | None = None,
+) -> AddressPolicy:
+    settings = RegistryOptions(allow_private_redirects=allow_private, insecure=http_allowed)
+    return AddressPolicy(Peer("source", registry, settings, CancelToken()), named)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +122,7 @@ def test_a_registry_that_a_lock_names_is_no_nearer_than_those_that_the_user_name
     registry: str, named: set[str] | None, allowed: bool
 ) -> None:
     def connect(allow_private: bool) -> None:
-        policy = AddressPolicy(registry, side="source", allow_private=allow_private, http_allowed=True, named=named)
+        policy = guard(registry, allow_private=allow_private, http_allowed=True, named=named)
         policy.addresses(origin_of(registry))
 
     connect(True)
@@ -124,9 +134,7 @@ def test_a_registry_that_a_lock_names_is_no_nearer_than_those_that_the_user_name
 
 
 def test_no_setting_leads_to_the_credentials_of_a_machine() -> None:
-    policy = AddressPolicy(
-        "169.254.169.254", side="source", allow_private=True, http_allowed=True, named={"registry.example"}
-    )
+    policy = guard("169.254.169.254", allow_private=True, http_allowed=True, named={"registry.example"})
     with pytest.raises(Refused):
         policy.addresses(origin_of("169.254.169.254"))
 
