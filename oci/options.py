@@ -1,15 +1,14 @@
-"""How an option is declared: once, as a field of an `Options` value, with its title, help and bounds. The command's
+"""How an option is declared: once, as a field of an `Options` value, with its default, help and bounds. The command's
 flags, the forms of flows, the reader of mirrors.yaml and the reference page are derived from the declaration.
 
-    class CopyOptions(Options, frozen=True, kw_only=True):
+    class CopyOptions(Options):
         '''How a copy is done.'''
 
-        verify: Annotated[bool, option("Verify", "Read the copy back before names move.")] = False
-        part_size: Annotated[int, option("Part size", "Bytes of a part.", unit="bytes", ge=5 << 20)] = 16 << 20
+        source: str = required("REGISTRY/REPOSITORY:TAG.")
+        verify: bool = option(False, "Read the copy back before names move.")
+        part_size: int = option(16 << 20, "Bytes of a part.", unit="bytes", ge=5 << 20)
 
-A module with declarations has `from __future__ import annotations`: then a field costs nothing until a front end asks
-for its declaration. One whose declarations every copy asks for has not: text is compiled anew at each start. Names in
-annotations must be importable (not below `TYPE_CHECKING`).
+Types of fields must be importable (not below `TYPE_CHECKING`).
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from enum import Enum
-from typing import Any, Literal, Self, TypeVar, Union
+from typing import Annotated, Any, Literal, Self, TypeVar, Union, dataclass_transform
 
 import msgspec
 
@@ -29,15 +28,17 @@ from oci.errors import InvalidInput, did_you_mean, in_words
 from oci.units import exact_size, parse_duration, parse_size, show_duration
 
 Unit = Literal["", "bytes", "seconds"]
+T = TypeVar("T")
 O = TypeVar("O", bound="Options")  # noqa: E741 - the customary letter for a type variable of this bound
 DURATION_PATTERN = r"^(\d+(\.\d*)?(ns|us|µs|ms|s|m|h|d|w))*$"
 SIZE_PATTERN = r"^\d+(\.\d+)?\s*[kKmMgGtT]?i?[bB]?$"
 
 
 def option(
-    title: str,
+    default: T,
     help: str = "",  # noqa: A002 - click's and argparse's word
     *,
+    title: str = "",
     ge: float | None = None,
     le: float | None = None,
     pattern: str | None = None,
@@ -55,41 +56,37 @@ def option(
     flat: bool = False,
     secret: bool = False,
     hidden: bool = False,
-) -> msgspec.Meta:
-    """Describes a field, as metadata in its `Annotated`.
+) -> T:
+    """Declares a field of an `Options` class, in the place of its default.
 
-    `title` is the label of a form, `help` a sentence. `ge`, `le`, `pattern` and the lengths are bounds as msgspec has
-    them; those for the items of a list belong to the items' own annotation. `words` are those that a text may be, as
-    Literal and StrEnum say in the type. `spelled` makes the value of what people may write instead (a list of one
-    text); it raises InvalidInput. `unit` says that a number is in bytes or seconds: people may write `16MiB` or
-    `1m30s` then (a timedelta is always written so). `flag` is the command's name for the option where that isn't
-    `--the-name`, `short` its letter (`-t`). `group` is a heading: fields without a group come first, "advanced" last. A
-    `secret` is never shown, and never a parameter of a flow. A `hidden` value isn't shown by `repr`: it may contain a
-    login. A `flat` field is a group whose own fields stand beside it in forms, files and flags. `commas=False` is for a
-    list whose items may contain a comma: the command takes one item with each flag then.
+    `help` is a sentence, `title` the label of a form where that isn't the field's name. `ge`, `le`, `pattern` and the
+    lengths are bounds as msgspec has them; those for the items of a list belong to the items' type. `words` are those
+    that a text may be, as Literal and StrEnum say in the type. `spelled` makes the value of what people may write
+    instead (a list of one text); it raises InvalidInput. `unit` says that a number is in bytes or seconds: people may
+    write `16MiB` or `1m30s` then (a timedelta is always written so). `flag` is the command's name for the option where
+    that isn't `--the-name`, `short` its letter (`-t`). `group` is a heading: fields without a group come first,
+    "advanced" last. A `secret` is never shown, and never a parameter of a flow. A `hidden` value isn't shown by `repr`:
+    it may contain a login. A `flat` field is a group whose own fields stand beside it in forms, files and flags.
+    `commas=False` is for a list whose items may contain a comma: the command takes one item with each flag then.
     """
-    declared = Option(**locals() | {"examples": tuple(examples), "words": tuple(words)})  # each parameter is a field
-    bounds: dict[str, Any] = {"ge": ge, "le": le, "min_length": min_length, "max_length": max_length}
-    bounds["pattern"] = pattern and _in_python(pattern)
-    meta: msgspec.Meta = msgspec.Meta(
-        title=title,
-        description=help or None,
-        examples=list(examples) or None,
-        extra={"option": declared},
-        **bounds,
-    )
-    return meta
+    declared: Any = Option(**locals() | {"examples": tuple(examples), "words": tuple(words)})  # each is a field of it
+    return declared  # type: ignore[no-any-return]  # what the class makes of it: a field with this default
+
+
+def required(help: str = "", **declared: Any) -> Any:  # noqa: A002
+    """Declares a field that must be given. The rest is as for `option`."""
+    return option(msgspec.NODEFAULT, help, **declared)
 
 
 class Option(msgspec.Struct, frozen=True, kw_only=True):
-    """A declared field: what `option` was given for it, then, where `fields_of` has read its group, its name and type.
-    `annotation` is the whole of the type, `type` the part that says what a value is. `default` is msgspec.NODEFAULT
-    where the field must be given."""
+    """A declared field: what `option` was given for it, its name, and, where `fields_of` has read its class, its type.
+    `annotation` is the whole of the type with its bounds, `type` the part that says what a value is. `default` is
+    msgspec.NODEFAULT where the field must be given."""
 
     name: str = ""
     annotation: Any = None
     type: Any = None
-    default: Any = None
+    default: Any
     title: str
     help: str
     ge: float | None = None
@@ -203,9 +200,32 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
         return parse_duration(value) if self.type is timedelta else value
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of groups of options. A group defines `__post_init__` for what bounds can't say, and raises InvalidInput
-    there."""
+class _Declaring(msgspec.StructMeta):
+    """Makes fields of what a class declares by `option`. `flags` is what their flags begin with."""
+
+    declared: dict[str, Option]
+
+    def __new__(  # noqa: PYI034 - a metaclass has no Self
+        cls, name: str, bases: tuple[type, ...], body: dict[str, Any], *, flags: str = "--", **config: Any
+    ) -> _Declaring:
+        declared = {field: value for field, value in body.items() if isinstance(value, Option)}
+        others = {key: value for key, value in body.items() if key not in declared}
+        defaults = {field: option.default for field, option in declared.items() if not option.required}
+        options = super().__new__(cls, name, bases, others | defaults, **{"frozen": True, "kw_only": True} | config)
+        options.declared = {}
+        for base in bases:
+            options.declared |= getattr(base, "declared", {})
+        for field, option in declared.items():
+            title = option.title or field.replace("_", " ").capitalize()
+            flag = option.flag or flags + field.replace("_", "-")
+            options.declared[field] = msgspec.structs.replace(option, name=field, title=title, flag=flag)
+        return options
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(required,))
+class Options(msgspec.Struct, metaclass=_Declaring, frozen=True, forbid_unknown_fields=True):
+    """Base of groups of options, which are frozen. A group defines `__post_init__` for what bounds can't say, and
+    raises InvalidInput there."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns what differs from the defaults, as `make` takes it. Secrets are left out."""
@@ -280,28 +300,29 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 @functools.cache
 def fields_of(options: type[Options]) -> tuple[Option, ...]:
-    """Returns the declarations of a group, in the order they are written. Raises TypeError for a field that has no
-    `option(...)`."""
+    """Returns the declarations of a group, in the order they are written. Raises TypeError for a field that has
+    none."""
     hints = typing.get_type_hints(options, include_extras=True)
-    declared = []
-    for field in msgspec.structs.fields(options):
-        annotation = hints[field.name]
-        extras = [
-            meta.extra or {} for meta in getattr(annotation, "__metadata__", ()) if isinstance(meta, msgspec.Meta)
-        ]
-        option = next((extra["option"] for extra in extras if "option" in extra), None)
-        if option is None:
-            raise TypeError(f"{options.__name__}.{field.name} has no option(...) in its annotation")
-        default = field.default
-        if field.default_factory is not msgspec.NODEFAULT:
-            default = field.default_factory()
-        flag = option.flag or "--" + field.name.replace("_", "-")
-        declared.append(
-            msgspec.structs.replace(
-                option, name=field.name, annotation=annotation, type=_bare(annotation), default=default, flag=flag
-            )
-        )
-    return tuple(declared)
+    fields = []
+    for name in options.__struct_fields__:
+        if name not in options.declared:
+            raise TypeError(f"{options.__name__}.{name} is not declared by option(...)")
+        option, hint = options.declared[name], hints[name]
+        fields.append(msgspec.structs.replace(option, annotation=_described(option, hint), type=_bare(hint)))
+    return tuple(fields)
+
+
+def _described(option: Option, hint: Any) -> Any:
+    """Returns a type with what the option says of it, as msgspec reads that."""
+    bounds = {name: getattr(option, name) for name in ("ge", "le", "min_length", "max_length")}
+    meta = msgspec.Meta(
+        title=option.title,
+        description=option.help or None,
+        examples=list(option.examples) or None,
+        pattern=option.pattern and _in_python(option.pattern),
+        **bounds,
+    )
+    return Annotated[hint, meta]
 
 
 def leaves_of(options: type[Options]) -> tuple[Option, ...]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
 from uuid import UUID
 
 from prefect.runtime import flow_run
 
-from oci.options import Options, option
+from oci.options import Options, option, required
 from tasks.fleet.dispatch import Fleet
 from tasks.fleet.queue import ShardQueue
 from tasks.fleet.spread import Helpers
@@ -20,66 +19,47 @@ _UUID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 _DEPLOYMENT = r"^[^/]+/[^/]+$"
 
 
-RatePart = Annotated[float, option("Part", "What this run has of each rate that a registry is allowed.", ge=0, le=1)]
+RATE_PART = option(1.0, "What this run has of each rate that a registry is allowed.", ge=0, le=1)
 
 
-class FleetOptions(Options, frozen=True, kw_only=True):
+class FleetOptions(Options):
     """Share a large run with helpers: runs that any worker may take, and that take shards of it from a queue."""
 
-    deployment: Annotated[
-        str,
-        option(
-            "Deployment",
-            "FLOW/DEPLOYMENT of the helpers. Its work pool should not be the one of this run.",
-            pattern=_DEPLOYMENT,
-            max_length=400,
-        ),
-    ] = "relocate-shard/fleet"
-    mirror_deployment: Annotated[
-        str,
-        option(
-            "Deployment for mirrors",
-            "FLOW/DEPLOYMENT of the helpers of a mirror, in the place of the one above.",
-            pattern=_DEPLOYMENT,
-            max_length=400,
-        ),
-    ] = "mirror-shard/fleet"
-    helpers: Annotated[
-        int,
-        option(
-            "Helpers",
-            "Runs that may help this one. As many are started as each save some seconds, or none: the report says why.",
-            ge=0,
-            le=100,
-        ),
-    ] = 8
-    always: Annotated[
-        bool, option("Always", "Start all helpers at once, without asking whether that makes the run faster.")
-    ] = False
-    retries: Annotated[
-        int,
-        option(
-            "Retries", "How often a lost helper is replaced, and a shard of lost ones given to others.", ge=0, le=20
-        ),
-    ] = 3
-    lost_after_seconds: Annotated[
-        int,
-        option(
-            "Lost after seconds",
-            "A run that sends no heartbeat for this long counts as lost. A run sends one every five seconds.",
-            ge=15,
-            le=3600,
-        ),
-    ] = 90
-    start_within_seconds: Annotated[
-        int,
-        option(
-            "Start within seconds",
-            "A run must start within this time after a worker has claimed it. Waiting for a worker doesn't count.",
-            ge=15,
-            le=86400,
-        ),
-    ] = 600
+    deployment: str = option(
+        "relocate-shard/fleet",
+        "FLOW/DEPLOYMENT of the helpers. Its work pool should not be the one of this run.",
+        pattern=_DEPLOYMENT,
+        max_length=400,
+    )
+    mirror_deployment: str = option(
+        "mirror-shard/fleet",
+        "FLOW/DEPLOYMENT of the helpers of a mirror, in the place of the one above.",
+        title="Deployment for mirrors",
+        pattern=_DEPLOYMENT,
+        max_length=400,
+    )
+    helpers: int = option(
+        8,
+        "Runs that may help this one. As many are started as each save some seconds, or none: the report says why.",
+        ge=0,
+        le=100,
+    )
+    always: bool = option(False, "Start all helpers at once, without asking whether that makes the run faster.")
+    retries: int = option(
+        3, "How often a lost helper is replaced, and a shard of lost ones given to others.", ge=0, le=20
+    )
+    lost_after_seconds: int = option(
+        90,
+        "A run that sends no heartbeat for this long counts as lost. A run sends one every five seconds.",
+        ge=15,
+        le=3600,
+    )
+    start_within_seconds: int = option(
+        600,
+        "A run must start within this time after a worker has claimed it. Waiting for a worker doesn't count.",
+        ge=15,
+        le=86400,
+    )
 
     def as_helpers(self, deployment: str) -> Helpers:
         fleet = Fleet(
@@ -92,13 +72,13 @@ class FleetOptions(Options, frozen=True, kw_only=True):
         return Helpers(fleet=fleet, most=self.helpers, always=self.always)
 
 
-class QueueName(Options, frozen=True, kw_only=True):
+class QueueName(Options):
     """Where a helper takes shards from: inputs of the run that it helps."""
 
-    run: Annotated[str, option("Run", "The flow run that is helped.", pattern=_UUID, max_length=36)]
-    name: Annotated[str, option("Name", "Name of its queue.", pattern=r"^[a-z0-9-]+$", max_length=100)]
-    grows: Annotated[bool, option("Grows", "More shards come while the run still plans.")] = False
-    part: RatePart = 1.0
+    run: str = required("The flow run that is helped.", pattern=_UUID, max_length=36)
+    name: str = required("Name of its queue.", pattern=r"^[a-z0-9-]+$", max_length=100)
+    grows: bool = option(False, "More shards come while the run still plans.")
+    part: float = RATE_PART
 
     @classmethod
     def of(cls, queue: ShardQueue) -> QueueName:

@@ -24,7 +24,7 @@ from oci.errors import InvalidInput
 from oci.mirror.config import BLOCK
 from oci.options import Option, Options, field_schema, leaves_of, option
 from oci.reference import S3_PREFIX, ArchiveName
-from oci.registry.options import RegistryOptions
+from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
 from tasks.run import Side
 
 SLUG = "block_type_slug"
@@ -37,6 +37,7 @@ Text = Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
 ShortText = Annotated[str, msgspec.Meta(min_length=1, max_length=2000)]
 OutputPath = Annotated[str, msgspec.Meta(max_length=4096)]
 """A file on the worker to write; empty for none."""
+S3StoreName = Annotated[str, msgspec.Meta(extra_json_schema={SLUG: "s3-store"})]
 
 
 def block_of(value: Any) -> Any:
@@ -48,9 +49,9 @@ def block_of(value: Any) -> Any:
     return str(reference["block_document_id"]) if isinstance(reference, Mapping) else reference
 
 
-def credentials_option(title: str, example: str) -> msgspec.Meta:
+def credentials_option(example: str) -> tuple[BlockName, ...]:
     return option(
-        title,
+        (),
         "Registry Credentials blocks, by name; docker-registry-credentials/NAME for those of prefect-docker. Other "
         "registries use the worker's environment and docker config.",
         examples=[[example]],
@@ -59,37 +60,30 @@ def credentials_option(title: str, example: str) -> msgspec.Meta:
     )
 
 
-Credentials = Annotated[tuple[BlockName, ...], credentials_option("Credentials", "registry-example-reader")]
-Concurrency = Annotated[int, option("Concurrency", "Requests in flight at a time.", ge=1, le=64, group="advanced")]
-Registry = Annotated[RegistryOptions, option("Registry", "How the registries are reached.", group="advanced")]
-S3StoreName = Annotated[
-    str,
-    option(
-        "S3 Store",
-        "S3 Store block, by name; aws-credentials/NAME or s3-bucket/NAME for those of prefect-aws. Empty: the worker's "
-        "environment (AWS_*) says how the store is reached.",
-        examples=["corp-archives"],
-        pattern=BLOCK,
-        max_length=400,
-        group="advanced",
-        spelled=block_of,
-    ),
-    msgspec.Meta(extra_json_schema={SLUG: "s3-store"}),
-]
-
-
-ArchiveLocations = Annotated[
-    tuple[Text, ...],
-    option(
-        "Archive",
-        "Look into this archive (a file on the worker, or s3://BUCKET/KEY; all volumes of a split one) instead of the "
-        "registry. The reference says which of its images.",
-        examples=[["s3://archives/config.tar"]],
-        max_length=1000,
-        flag="--tar",
-        commas=False,
-    ),
-]
+CREDENTIALS = credentials_option("registry-example-reader")
+CONCURRENCY = option(DEFAULT_CONCURRENCY, "Requests in flight at a time.", ge=1, le=64, group="advanced")
+REGISTRY = option(RegistryOptions(), "How the registries are reached.", group="advanced")
+S3_STORE = option(
+    "",
+    "S3 Store block, by name; aws-credentials/NAME or s3-bucket/NAME for those of prefect-aws. Empty: the worker's "
+    "environment (AWS_*) says how the store is reached.",
+    title="S3 Store",
+    examples=["corp-archives"],
+    pattern=BLOCK,
+    max_length=400,
+    group="advanced",
+    spelled=block_of,
+)
+ARCHIVE: tuple[Text, ...] = option(
+    (),
+    "Look into this archive (a file on the worker, or s3://BUCKET/KEY; all volumes of a split one) instead of the "
+    "registry. The reference says which of its images.",
+    examples=[["s3://archives/config.tar"]],
+    max_length=1000,
+    flag="--tar",
+    commas=False,
+)
+"""Fields that several flows have."""
 
 
 class OneSide:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
-
-import msgspec
+from typing import Any, Literal
 
 from flows.parameters.forms import (
-    ArchiveLocations,
-    Concurrency,
-    Credentials,
+    ARCHIVE,
+    CONCURRENCY,
+    CREDENTIALS,
+    REGISTRY,
+    S3_STORE,
+    BlockName,
     OneSide,
     OutputPath,
-    Registry,
     S3StoreName,
     ShortText,
     Text,
@@ -26,80 +26,58 @@ from oci.bundle.push import PushRequest
 from oci.errors import InvalidInput
 from oci.files.decompress import UnpackLimits
 from oci.files.walk import DEFAULT_EXCLUSIONS
-from oci.options import Options, option
+from oci.options import Options, option, required
 from oci.reference import Reference, parse_any, parse_store
-from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
+from oci.registry.options import RegistryOptions
 
 
-class PushParameters(OneSide, Options, frozen=True, kw_only=True):
+class PushParameters(OneSide, Options):
     """Push files of the worker as a bundle or as a plain image. The same files give the same digest everywhere."""
 
-    destination: Annotated[
-        ShortText,
-        option(
-            "Destination",
-            "Such as registry.example/shop/config:1.4.0, or oci:PATH:TAG for a layout folder. Without a tag: latest.",
-            examples=["registry.example/shop/config:1.4.0"],
-        ),
-    ]
-    files: Annotated[
-        tuple[Text, ...],
-        option(
-            "Files",
-            "Files and folders on the worker; all of them become one layer.",
-            examples=[["/srv/shop/bundle"]],
-            max_length=1000,
-        ),
-    ]
-    bundle: Annotated[
-        bool,
-        option(
-            "As a bundle", "Push a bundle: one of the folders must contain .imgpkg/images.yml. Off: push a plain image."
-        ),
-    ] = True
-    tags: Annotated[
-        tuple[Text, ...],
-        option(
-            "More tags",
-            "Tags that the result gets besides the tag of the destination.",
-            flag="--to-tag",
-            max_length=100,
-        ),
-    ] = ()
-    exclusions: Annotated[
-        tuple[Text, ...],
-        option("Exclusions", "Whole paths inside the image to leave out, with what is below them.", max_length=1000),
-    ] = DEFAULT_EXCLUSIONS
-    labels: Annotated[
-        dict[str, str], option("Labels", "Labels of the image's config, as an object of texts.", max_length=200)
-    ] = msgspec.field(default_factory=dict)
-    preserve_permissions: Annotated[
-        bool, option("Preserve permissions", "Keep the permissions of group and others, too.")
-    ] = False
-    oci_media_types: Annotated[
-        bool,
-        option("OCI media types", "Instead of Docker's. The program imgpkg can pull such a bundle, but not copy it."),
-    ] = False
-    lock_output: Annotated[
-        OutputPath,
-        option(
-            "Lock output",
-            "File on the worker to write a BundleLock of the result to.",
-            examples=["/srv/shop/bundle.lock.yml"],
-        ),
-    ] = ""
-    to_tar: Annotated[
-        OutputPath,
-        option(
-            "Archive",
-            "Write into an archive instead of the registry: a file on the worker, or s3://BUCKET/KEY.",
-            examples=["s3://archives/config.tar"],
-        ),
-    ] = ""
-    s3_store: S3StoreName = ""
-    concurrency: Concurrency = DEFAULT_CONCURRENCY
-    credentials: Credentials = ()
-    registry: Registry = RegistryOptions()
+    destination: ShortText = required(
+        "Such as registry.example/shop/config:1.4.0, or oci:PATH:TAG for a layout folder. Without a tag: latest.",
+        examples=["registry.example/shop/config:1.4.0"],
+    )
+    files: tuple[Text, ...] = required(
+        "Files and folders on the worker; all of them become one layer.",
+        examples=[["/srv/shop/bundle"]],
+        max_length=1000,
+    )
+    bundle: bool = option(
+        True,
+        "Push a bundle: one of the folders must contain .imgpkg/images.yml. Off: push a plain image.",
+        title="As a bundle",
+    )
+    tags: tuple[Text, ...] = option(
+        (),
+        "Tags that the result gets besides the tag of the destination.",
+        title="More tags",
+        flag="--to-tag",
+        max_length=100,
+    )
+    exclusions: tuple[Text, ...] = option(
+        DEFAULT_EXCLUSIONS, "Whole paths inside the image to leave out, with what is below them.", max_length=1000
+    )
+    labels: dict[str, str] = option({}, "Labels of the image's config, as an object of texts.", max_length=200)
+    preserve_permissions: bool = option(False, "Keep the permissions of group and others, too.")
+    oci_media_types: bool = option(
+        False,
+        "Instead of Docker's. The program imgpkg can pull such a bundle, but not copy it.",
+        title="OCI media types",
+    )
+    lock_output: OutputPath = option(
+        "", "File on the worker to write a BundleLock of the result to.", examples=["/srv/shop/bundle.lock.yml"]
+    )
+    to_tar: OutputPath = option(
+        "",
+        "Write into an archive instead of the registry: a file on the worker, or s3://BUCKET/KEY.",
+        title="Archive",
+        examples=["s3://archives/config.tar"],
+    )
+    s3_store: S3StoreName = S3_STORE
+    concurrency: int = CONCURRENCY
+    credentials: tuple[BlockName, ...] = CREDENTIALS
+    registry: RegistryOptions = REGISTRY
 
     def __post_init__(self) -> None:
         place = self.request().destination
@@ -126,50 +104,38 @@ class PushParameters(OneSide, Options, frozen=True, kw_only=True):
         )
 
 
-class PullParameters(OneSide, Options, frozen=True, kw_only=True):
+class PullParameters(OneSide, Options):
     """Pull the files of a bundle or an image into a folder of the worker."""
 
-    source: Annotated[
-        ShortText,
-        option(
-            "Source",
-            "Such as registry.example/shop/config:1.4.0, with :TAG or @DIGEST; oci:PATH[:TAG] for a layout folder; or "
-            "the path of a BundleLock file.",
-            examples=["registry.example/shop/config:1.4.0"],
-        ),
-    ]
-    folder: Annotated[
-        Text,
-        option(
-            "Folder",
-            "Folder on the worker to put the files in. It is replaced as a whole, when all of them are there.",
-            examples=["/srv/shop/config"],
-        ),
-    ]
-    kind: Annotated[
-        Literal["bundle", "image", "lock"],
-        option(
-            "Kind of source",
-            "bundle: the lock in the folder names where the images are now. lock: a BundleLock file on the worker.",
-        ),
-    ] = "bundle"
-    archive: ArchiveLocations = ()
-    recursive: Annotated[bool, option("Nested bundles", "Pull the bundles that the bundle lists, too.")] = False
-    image_is_bundle_check: Annotated[
-        bool,
-        option(
-            "Refuse a bundle as an image",
-            "Off: a bundle is pulled as the plain image that it is, its lock untouched.",
-        ),
-    ] = True
-    replace: Annotated[
-        bool, option("Replace any folder", "Delete what is in the folder even when it wasn't pulled.")
-    ] = False
-    limits: Annotated[UnpackLimits, option("Limits", "Bounds of what is unpacked.", flat=True)] = UnpackLimits()
-    concurrency: Concurrency = DEFAULT_CONCURRENCY
-    credentials: Credentials = ()
-    registry: Registry = RegistryOptions()
-    s3_store: S3StoreName = ""
+    source: ShortText = required(
+        "Such as registry.example/shop/config:1.4.0, with :TAG or @DIGEST; oci:PATH[:TAG] for a layout folder; or the "
+        "path of a BundleLock file.",
+        examples=["registry.example/shop/config:1.4.0"],
+    )
+    folder: Text = required(
+        "Folder on the worker to put the files in. It is replaced as a whole, when all of them are there.",
+        examples=["/srv/shop/config"],
+    )
+    kind: Literal["bundle", "image", "lock"] = option(
+        "bundle",
+        "bundle: the lock in the folder names where the images are now. lock: a BundleLock file on the worker.",
+        title="Kind of source",
+    )
+    archive: tuple[Text, ...] = ARCHIVE
+    recursive: bool = option(False, "Pull the bundles that the bundle lists, too.", title="Nested bundles")
+    image_is_bundle_check: bool = option(
+        True,
+        "Off: a bundle is pulled as the plain image that it is, its lock untouched.",
+        title="Refuse a bundle as an image",
+    )
+    replace: bool = option(
+        False, "Delete what is in the folder even when it wasn't pulled.", title="Replace any folder"
+    )
+    limits: UnpackLimits = option(UnpackLimits(), "Bounds of what is unpacked.", flat=True)
+    concurrency: int = CONCURRENCY
+    credentials: tuple[BlockName, ...] = CREDENTIALS
+    registry: RegistryOptions = REGISTRY
+    s3_store: S3StoreName = S3_STORE
 
     def __post_init__(self) -> None:
         self.request()
@@ -184,27 +150,23 @@ class PullParameters(OneSide, Options, frozen=True, kw_only=True):
         )
 
 
-class DescribeParameters(OneSide, Options, frozen=True, kw_only=True):
+class DescribeParameters(OneSide, Options):
     """Show what a bundle holds: images, nested bundles, signatures, and where each of them is."""
 
-    bundle: Annotated[
-        ShortText,
-        option(
-            "Bundle",
-            "Such as registry.example/shop/bundle:1.4.0, with :TAG or @DIGEST, or oci:PATH:TAG for a layout folder.",
-            examples=["registry.example/shop/bundle:1.4.0"],
-        ),
-    ]
-    archive: ArchiveLocations = ()
-    layers: Annotated[bool, option("Layers", "List the layers of each image.")] = True
-    cosign_artifacts: Annotated[
-        bool, option("Signatures", "List cosign's signatures, which takes a request for each image.")
-    ] = True
-    concurrency: Concurrency = DEFAULT_CONCURRENCY
-    credentials: Credentials = ()
-    registry: Registry = RegistryOptions()
+    bundle: ShortText = required(
+        "Such as registry.example/shop/bundle:1.4.0, with :TAG or @DIGEST, or oci:PATH:TAG for a layout folder.",
+        examples=["registry.example/shop/bundle:1.4.0"],
+    )
+    archive: tuple[Text, ...] = ARCHIVE
+    layers: bool = option(True, "List the layers of each image.")
+    cosign_artifacts: bool = option(
+        True, "List cosign's signatures, which takes a request for each image.", title="Signatures"
+    )
+    concurrency: int = CONCURRENCY
+    credentials: tuple[BlockName, ...] = CREDENTIALS
+    registry: RegistryOptions = REGISTRY
 
-    s3_store: S3StoreName = ""
+    s3_store: S3StoreName = S3_STORE
 
     def __post_init__(self) -> None:
         self.reference()
@@ -221,24 +183,21 @@ class TagAction(StrEnum):
     RESOLVE = "resolve"
 
 
-class TagsParameters(OneSide, Options, frozen=True, kw_only=True):
+class TagsParameters(OneSide, Options):
     """List the tags of a repository, or ask which digest a tag stands for."""
 
-    image: Annotated[
-        ShortText,
-        option(
-            "Repository or reference",
-            "Such as registry.example/shop/web to list, registry.example/shop/web:1.4.0 to resolve; or oci:PATH[:TAG] "
-            "for a layout folder.",
-            examples=["registry.example/shop/web"],
-        ),
-    ]
-    action: Annotated[TagAction, option("Action", "list: all tags. resolve: the digest of a tag.")] = TagAction.LIST
-    digests: Annotated[bool, option("Digests", "List each tag with its digest, which takes a request each.")] = False
-    internal: Annotated[bool, option("Internal tags", "List the tags that tools make for themselves, too.")] = False
-    concurrency: Concurrency = DEFAULT_CONCURRENCY
-    credentials: Credentials = ()
-    registry: Registry = RegistryOptions()
+    image: ShortText = required(
+        "Such as registry.example/shop/web to list, registry.example/shop/web:1.4.0 to resolve; or oci:PATH[:TAG] for "
+        "a layout folder.",
+        title="Repository or reference",
+        examples=["registry.example/shop/web"],
+    )
+    action: TagAction = option(TagAction.LIST, "list: all tags. resolve: the digest of a tag.")
+    digests: bool = option(False, "List each tag with its digest, which takes a request each.")
+    internal: bool = option(False, "List the tags that tools make for themselves, too.", title="Internal tags")
+    concurrency: int = CONCURRENCY
+    credentials: tuple[BlockName, ...] = CREDENTIALS
+    registry: RegistryOptions = REGISTRY
 
     def __post_init__(self) -> None:
         self.reference()
@@ -247,44 +206,32 @@ class TagsParameters(OneSide, Options, frozen=True, kw_only=True):
         return parse_any(without_scheme(self.image))
 
 
-class VerifyParameters(OneSide, Options, frozen=True, kw_only=True):
+class VerifyParameters(OneSide, Options):
     """Prove that images, bundles or whole repositories are complete: every manifest, and every blob that it lists."""
 
-    references: Annotated[
-        tuple[Text, ...],
-        option(
-            "References",
-            "Such as registry.corp.example/mirror/shop:1.4.0, by tag or digest, or oci:PATH:TAG for a layout folder. A "
-            "bundle is complete when all it lists is in its own repository.",
-            examples=[["registry.corp.example/mirror/shop:1.4.0"]],
-            max_length=1000,
-        ),
-    ] = ()
-    repositories: Annotated[
-        tuple[Text, ...],
-        option(
-            "Repositories",
-            "Verify every tag in these repositories, those of signatures included.",
-            examples=[["registry.corp.example/mirror/shop"]],
-            max_length=100,
-        ),
-    ] = ()
-    locks: Annotated[
-        tuple[Text, ...],
-        option(
-            "Locks",
-            "ImagesLock and BundleLock files on the worker. What they pin is verified in the repositories they name.",
-            examples=[["/etc/transship/images.lock.yml"]],
-            max_length=100,
-        ),
-    ] = ()
-    deep: Annotated[
-        bool,
-        option("Deep", "Read and hash every byte. Off: ask for every blob by HEAD, and hash the manifests."),
-    ] = False
-    concurrency: Concurrency = DEFAULT_CONCURRENCY
-    credentials: Credentials = ()
-    registry: Registry = RegistryOptions()
+    references: tuple[Text, ...] = option(
+        (),
+        "Such as registry.corp.example/mirror/shop:1.4.0, by tag or digest, or oci:PATH:TAG for a layout folder. A "
+        "bundle is complete when all it lists is in its own repository.",
+        examples=[["registry.corp.example/mirror/shop:1.4.0"]],
+        max_length=1000,
+    )
+    repositories: tuple[Text, ...] = option(
+        (),
+        "Verify every tag in these repositories, those of signatures included.",
+        examples=[["registry.corp.example/mirror/shop"]],
+        max_length=100,
+    )
+    locks: tuple[Text, ...] = option(
+        (),
+        "ImagesLock and BundleLock files on the worker. What they pin is verified in the repositories they name.",
+        examples=[["/etc/transship/images.lock.yml"]],
+        max_length=100,
+    )
+    deep: bool = option(False, "Read and hash every byte. Off: ask for every blob by HEAD, and hash the manifests.")
+    concurrency: int = CONCURRENCY
+    credentials: tuple[BlockName, ...] = CREDENTIALS
+    registry: RegistryOptions = REGISTRY
 
     def __post_init__(self) -> None:
         if not (self.references or self.repositories or self.locks):
@@ -295,42 +242,31 @@ class VerifyParameters(OneSide, Options, frozen=True, kw_only=True):
             parse_store(without_scheme(repository))
 
 
-class VerifyReceiptParameters(OneSide, Options, frozen=True, kw_only=True):
+class VerifyReceiptParameters(OneSide, Options):
     """Prove that a key has signed a receipt, and that the destination is still as it says."""
 
-    receipt: Annotated[
-        Text,
-        option(
-            "Receipt",
-            "File of a receipt on the worker, or an image that one is attached to, by tag or digest.",
-            examples=["/var/lib/transship/shop.receipt.json", "registry.corp.example/mirror/shop:1.4.0"],
-        ),
-    ]
-    keys: Annotated[
-        tuple[Text, ...],
-        option(
-            "Public keys",
-            "Files on the worker: one of them must have signed it.",
-            examples=[["/etc/transship/cosign.pub"]],
-            min_length=1,
-            max_length=100,
-        ),
-    ]
-    at: Annotated[
-        tuple[Text, ...],
-        option(
-            "At",
-            "Where the destination is now, if it has moved: a repository, a folder, or the files of an archive in "
-            "order.",
-            examples=[["/media/usb/shop.tar"]],
-            max_length=1000,
-        ),
-    ] = ()
-    deep: Annotated[bool, option("Deep", "Read and hash every blob.")] = False
-    concurrency: Concurrency = DEFAULT_CONCURRENCY
-    credentials: Credentials = ()
-    registry: Registry = RegistryOptions()
-    s3_store: S3StoreName = ""
+    receipt: Text = required(
+        "File of a receipt on the worker, or an image that one is attached to, by tag or digest.",
+        examples=["/var/lib/transship/shop.receipt.json", "registry.corp.example/mirror/shop:1.4.0"],
+    )
+    keys: tuple[Text, ...] = required(
+        "Files on the worker: one of them must have signed it.",
+        title="Public keys",
+        examples=[["/etc/transship/cosign.pub"]],
+        min_length=1,
+        max_length=100,
+    )
+    at: tuple[Text, ...] = option(
+        (),
+        "Where the destination is now, if it has moved: a repository, a folder, or the files of an archive in order.",
+        examples=[["/media/usb/shop.tar"]],
+        max_length=1000,
+    )
+    deep: bool = option(False, "Read and hash every blob.")
+    concurrency: int = CONCURRENCY
+    credentials: tuple[BlockName, ...] = CREDENTIALS
+    registry: RegistryOptions = REGISTRY
+    s3_store: S3StoreName = S3_STORE
 
     def __post_init__(self) -> None:
         without_scheme(self.receipt)

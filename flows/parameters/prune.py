@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated
 
 import msgspec
 from prefect.input import RunInput
 from pydantic import Field
 
-from flows.parameters.forms import Concurrency, Credentials, OneSide, Registry, ShortText, without_scheme
+from flows.parameters.forms import CONCURRENCY, CREDENTIALS, REGISTRY, BlockName, OneSide, ShortText, without_scheme
 from oci.errors import InvalidInput
-from oci.options import Options, option
+from oci.options import Options, option, required
 from oci.prune.plan import Keep, KeepOptions
 from oci.reference import ARCHIVE_PREFIX, StoreName, parse_store
-from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
+from oci.registry.options import RegistryOptions
 from tasks.prune import PrunePolicy
 
 GRACE_OR_PERSON = "without a grace period a person has to be asked"
@@ -29,59 +28,45 @@ class AfterPlan(StrEnum):
     STOP = "stop"
 
 
-class PruneParameters(OneSide, Options, frozen=True, kw_only=True):
+class PruneParameters(OneSide, Options):
     """Find what a repository has beyond what is to be kept, have it approved, and delete it."""
 
-    destination: Annotated[
-        ShortText,
-        option(
-            "Destination",
-            "The repository to prune, such as registry.corp.example/mirror/shop, or oci:PATH for a layout folder.",
-            examples=["registry.corp.example/mirror/shop"],
-        ),
-    ]
-    keep: Annotated[
-        KeepOptions, option("Keep", "What to keep. A manifest that any of these options names is kept.")
-    ] = KeepOptions()
-    mirrors: Annotated[
-        str,
-        option(
-            "Mirrors",
-            "File of mirrors on the worker, or variable:NAME. What its mirrors to this destination take is kept, too.",
-            examples=["/etc/transship/mirrors.yaml"],
-            max_length=2000,
-        ),
-    ] = ""
-    keep_vanished: Annotated[
-        bool,
-        option(
-            "Keep what vanished",
-            "Keep a tag that the rules of the mirrors take by its name, although the source no longer has it.",
-        ),
-    ] = True
-    grace: Annotated[
-        timedelta,
-        option(
-            "Grace period",
-            "Delete only what has been unwanted for this long, such as 7d, as earlier runs have noted in the "
-            "repository itself.",
-        ),
-    ] = timedelta(0)
-    after_plan: Annotated[
-        AfterPlan,
-        option(
-            "After the plan",
-            "ask: wait for a person's approval. delete: delete what has outlasted its grace period, without approval. "
-            "stop: only show the plan.",
-        ),
-    ] = AfterPlan.ASK
-    wait: Annotated[
-        timedelta,
-        option("Wait for approval", "A run that gets no answer within this time fails, and deletes nothing."),
-    ] = timedelta(days=7)
-    concurrency: Concurrency = DEFAULT_CONCURRENCY
-    credentials: Credentials = ()
-    registry: Registry = RegistryOptions()
+    destination: ShortText = required(
+        "The repository to prune, such as registry.corp.example/mirror/shop, or oci:PATH for a layout folder.",
+        examples=["registry.corp.example/mirror/shop"],
+    )
+    keep: KeepOptions = option(KeepOptions(), "What to keep. A manifest that any of these options names is kept.")
+    mirrors: str = option(
+        "",
+        "File of mirrors on the worker, or variable:NAME. What its mirrors to this destination take is kept, too.",
+        examples=["/etc/transship/mirrors.yaml"],
+        max_length=2000,
+    )
+    keep_vanished: bool = option(
+        True,
+        "Keep a tag that the rules of the mirrors take by its name, although the source no longer has it.",
+        title="Keep what vanished",
+    )
+    grace: timedelta = option(
+        timedelta(0),
+        "Delete only what has been unwanted for this long, such as 7d, as earlier runs have noted in the repository "
+        "itself.",
+        title="Grace period",
+    )
+    after_plan: AfterPlan = option(
+        AfterPlan.ASK,
+        "ask: wait for a person's approval. delete: delete what has outlasted its grace period, without approval. "
+        "stop: only show the plan.",
+        title="After the plan",
+    )
+    wait: timedelta = option(
+        timedelta(days=7),
+        "A run that gets no answer within this time fails, and deletes nothing.",
+        title="Wait for approval",
+    )
+    concurrency: int = CONCURRENCY
+    credentials: tuple[BlockName, ...] = CREDENTIALS
+    registry: RegistryOptions = REGISTRY
 
     def __post_init__(self) -> None:
         destination = without_scheme(self.destination)

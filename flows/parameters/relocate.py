@@ -8,8 +8,9 @@ from urllib.parse import unquote
 
 import msgspec
 
-from flows.parameters.fleet import FleetOptions, QueueName, RatePart
+from flows.parameters.fleet import RATE_PART, FleetOptions, QueueName
 from flows.parameters.forms import (
+    S3_STORE,
     SLUG,
     BlockName,
     OutputPath,
@@ -27,7 +28,7 @@ from oci.errors import InvalidInput
 from oci.export.options import ExportOptions
 from oci.export.plan import Group
 from oci.mirror.config import BLOCK
-from oci.options import Options, option
+from oci.options import Options, option, required
 from oci.reference import ARCHIVE_PREFIX, DOCKER_ARCHIVE_PREFIX, S3_PREFIX, ArchiveName, named_archive, parse_any
 from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
 from oci.relocation.request import CopyOptions, ReceiptOptions, RelocationRequest
@@ -37,58 +38,34 @@ from tasks.fleet.queue import ShardQueue
 from tasks.relocate import RelocationOrder
 
 
-class TarballOptions(Options, frozen=True, kw_only=True):
+class TarballOptions(Options):
     """How an archive is written, and by whom."""
 
-    export: Annotated[ExportOptions, option("Export", "How the archive is written.", flat=True)] = ExportOptions()
-    resume: Annotated[bool, option("Resume", "Go on with what an earlier run of the same archive has stored.")] = True
-    sha256sums: Annotated[
-        bool, option("SHA256SUMS", "Write NAME.SHA256SUMS beside the archive, which is read once more for it.")
-    ] = False
-    groups: Annotated[
-        int,
-        option("Groups of parts", "Each group is a task run, which is retried alone.", ge=1, le=500, group="advanced"),
-    ] = 8
-    deployment: Annotated[
-        str,
-        option(
-            "Fleet",
-            "FLOW/DEPLOYMENT that writes a group of parts on any worker. Empty: this run writes all groups.",
-            examples=["write-archive-parts/fleet"],
-            pattern=r"^([^/]+/[^/]+)?$",
-            max_length=400,
-            group="advanced",
-        ),
-    ] = ""
-
-
-SourceCredentials = Annotated[
-    tuple[BlockName, ...], credentials_option("Source credentials", "registry-example-reader")
-]
-DestinationCredentials = Annotated[
-    tuple[BlockName, ...], credentials_option("Destination credentials", "corp-mirror-writer")
-]
-Concurrency = Annotated[int, option("Concurrency", "Images, and blobs, in flight at a time.", ge=1, le=64)]
-SourceRegistry = Annotated[
-    RegistryOptions, option("Source registry", "How the source's registries are reached.", group="advanced")
-]
-DestinationRegistry = Annotated[
-    RegistryOptions, option("Destination registry", "How the destination's registry is reached.", group="advanced")
-]
-
-
-SigningKeyName = Annotated[
-    str,
-    option(
-        "Signing key",
-        "Signing Key block, by name, in the place of a file on the worker.",
-        pattern=BLOCK,
+    export: ExportOptions = option(ExportOptions(), "How the archive is written.", flat=True)
+    resume: bool = option(True, "Go on with what an earlier run of the same archive has stored.")
+    sha256sums: bool = option(
+        False, "Write NAME.SHA256SUMS beside the archive, which is read once more for it.", title="SHA256SUMS"
+    )
+    groups: int = option(
+        8, "Each group is a task run, which is retried alone.", title="Groups of parts", ge=1, le=500, group="advanced"
+    )
+    deployment: str = option(
+        "",
+        "FLOW/DEPLOYMENT that writes a group of parts on any worker. Empty: this run writes all groups.",
+        title="Fleet",
+        examples=["write-archive-parts/fleet"],
+        pattern=r"^([^/]+/[^/]+)?$",
         max_length=400,
-        group="signatures",
-        spelled=block_of,
-    ),
-    msgspec.Meta(extra_json_schema={SLUG: "signing-key"}),
-]
+        group="advanced",
+    )
+
+
+SOURCE_CREDENTIALS = credentials_option("registry-example-reader")
+DESTINATION_CREDENTIALS = credentials_option("corp-mirror-writer")
+CONCURRENCY = option(DEFAULT_CONCURRENCY, "Images, and blobs, in flight at a time.", ge=1, le=64)
+SOURCE_REGISTRY = option(RegistryOptions(), "How the source's registries are reached.", group="advanced")
+DESTINATION_REGISTRY = option(RegistryOptions(), "How the destination's registry is reached.", group="advanced")
+SigningKeyName = Annotated[str, msgspec.Meta(extra_json_schema={SLUG: "signing-key"})]
 
 
 class SourceKind(StrEnum):
@@ -100,78 +77,64 @@ class SourceKind(StrEnum):
     ARCHIVE = "archive"
 
 
-class RelocateParameters(Options, frozen=True, kw_only=True):
+class RelocateParameters(Options):
     """Copy a bundle, an image, everything a lock file lists or an archive to another registry, under the same digests,
     or into an archive."""
 
     FIRST: ClassVar = ("tags", "verify", "kind", "source_credentials", "destination_credentials", "artifacts")
 
-    source: Annotated[
-        ShortText,
-        option(
-            "Source",
-            "Such as registry.example/shop/bundle:1.4.0, with :TAG or @DIGEST; oci:PATH[:TAG] for a layout folder; the "
-            "path of an ImagesLock or BundleLock file; or where an archive is: a file, s3://BUCKET/KEY, or "
-            "archive:FIRST|SECOND for the volumes of one.",
-            examples=["registry.example/shop/shop-bundle:1.4.0", "/etc/transship/images.lock.yml"],
-        ),
-    ]
-    destination: Annotated[
-        ShortText,
-        option(
-            "Destination",
-            "Such as registry.corp.example/mirror/shop, without a tag; oci:PATH for a layout folder; or where an "
-            "archive is to be: s3://BUCKET/KEY, or the path of a file on the worker. All images go into it.",
-            examples=["registry.corp.example/mirror/shop", "s3://archives/shop-1.4.0.tar"],
-        ),
-    ]
-    kind: Annotated[
-        SourceKind,
-        option(
-            "Kind of source",
-            "bundle: with all that it lists. image: one image or index alone. lock: a file on the worker. archive: all "
-            "of it, or what the field Only names.",
-        ),
-    ] = SourceKind.BUNDLE
-    how: Annotated[CopyOptions, option("How", "How the source is copied.", flat=True)] = CopyOptions()
-    verify: Annotated[
-        Verify,
-        option(
-            "Verify the result",
-            "head: ask the destination for every blob. deep: read and hash every byte again.",
-        ),
-    ] = Verify.NONE
-    lock_output: Annotated[
-        OutputPath, option("Lock output", "File on the worker to write a lock of the result to.")
-    ] = ""
-    report: Annotated[
-        OutputPath, option("Report", "JSON file on the worker to write what became of each image to.")
-    ] = ""
-    receipts: Annotated[ReceiptOptions, option("Receipts", "What is left in writing.", flat=True)] = ReceiptOptions()
-    signing_key: SigningKeyName = ""
-    source_credentials: SourceCredentials = ()
-    destination_credentials: DestinationCredentials = ()
-    tarball: Annotated[
-        TarballOptions | None,
-        option(
-            "Archive",
-            "How an archive that is the destination is written. None: as imgpkg writes it, in one piece.",
-            group="advanced",
-        ),
-    ] = None
-    fleet: Annotated[
-        FleetOptions | None,
-        option(
-            "Fleet",
-            "Spread a large relocation over the workers of a work pool. None: all of it is done by this run. An "
-            "archive names its fleet itself.",
-            group="advanced",
-        ),
-    ] = None
-    concurrency: Concurrency = DEFAULT_CONCURRENCY
-    source_registry: SourceRegistry = RegistryOptions()
-    destination_registry: DestinationRegistry = RegistryOptions()
-    s3_store: S3StoreName = ""
+    source: ShortText = required(
+        "Such as registry.example/shop/bundle:1.4.0, with :TAG or @DIGEST; oci:PATH[:TAG] for a layout folder; the "
+        "path of an ImagesLock or BundleLock file; or where an archive is: a file, s3://BUCKET/KEY, or "
+        "archive:FIRST|SECOND for the volumes of one.",
+        examples=["registry.example/shop/shop-bundle:1.4.0", "/etc/transship/images.lock.yml"],
+    )
+    destination: ShortText = required(
+        "Such as registry.corp.example/mirror/shop, without a tag; oci:PATH for a layout folder; or where an archive "
+        "is to be: s3://BUCKET/KEY, or the path of a file on the worker. All images go into it.",
+        examples=["registry.corp.example/mirror/shop", "s3://archives/shop-1.4.0.tar"],
+    )
+    kind: SourceKind = option(
+        SourceKind.BUNDLE,
+        "bundle: with all that it lists. image: one image or index alone. lock: a file on the worker. archive: all of "
+        "it, or what the field Only names.",
+        title="Kind of source",
+    )
+    how: CopyOptions = option(CopyOptions(), "How the source is copied.", flat=True)
+    verify: Verify = option(
+        Verify.NONE,
+        "head: ask the destination for every blob. deep: read and hash every byte again.",
+        title="Verify the result",
+    )
+    lock_output: OutputPath = option("", "File on the worker to write a lock of the result to.")
+    report: OutputPath = option("", "JSON file on the worker to write what became of each image to.")
+    receipts: ReceiptOptions = option(ReceiptOptions(), "What is left in writing.", flat=True)
+    signing_key: SigningKeyName = option(
+        "",
+        "Signing Key block, by name, in the place of a file on the worker.",
+        pattern=BLOCK,
+        max_length=400,
+        group="signatures",
+        spelled=block_of,
+    )
+    source_credentials: tuple[BlockName, ...] = SOURCE_CREDENTIALS
+    destination_credentials: tuple[BlockName, ...] = DESTINATION_CREDENTIALS
+    tarball: TarballOptions | None = option(
+        None,
+        "How an archive that is the destination is written. None: as imgpkg writes it, in one piece.",
+        title="Archive",
+        group="advanced",
+    )
+    fleet: FleetOptions | None = option(
+        None,
+        "Spread a large relocation over the workers of a work pool. None: all of it is done by this run. An archive "
+        "names its fleet itself.",
+        group="advanced",
+    )
+    concurrency: int = CONCURRENCY
+    source_registry: RegistryOptions = SOURCE_REGISTRY
+    destination_registry: RegistryOptions = DESTINATION_REGISTRY
+    s3_store: S3StoreName = S3_STORE
 
     def __post_init__(self) -> None:
         """Brings source and destination into their canonical form."""
@@ -283,27 +246,23 @@ class RelocateParameters(Options, frozen=True, kw_only=True):
         return cls(kind=kind, source=source, destination=request.to, how=how, **more)
 
 
-class ShardParameters(Options, frozen=True, kw_only=True):
+class ShardParameters(Options):
     """Help with a relocation. Such runs are started by the run that has the whole plan."""
 
-    queue: Annotated[QueueName, option("Queue", "Where the shards are.")]
-    source: Annotated[
-        str,
-        option(
-            "Source",
-            "What the whole relocation copies. Its registry is one that the user named: it gets the login of the "
-            "environment, and may be as near as it is.",
-            max_length=2000,
-        ),
-    ]
-    destination: Annotated[str, option("Destination", "Repository that the images go to.", max_length=1000)]
-    images_together: Annotated[int, option("Images together", "Images in a task run.", ge=1, le=1000)] = 1
-    source_credentials: SourceCredentials = ()
-    destination_credentials: DestinationCredentials = ()
-    concurrency: Concurrency = DEFAULT_CONCURRENCY
-    source_registry: SourceRegistry = RegistryOptions()
-    destination_registry: DestinationRegistry = RegistryOptions()
-    s3_store: S3StoreName = ""
+    queue: QueueName = required("Where the shards are.")
+    source: str = required(
+        "What the whole relocation copies. Its registry is one that the user named: it gets the login of the "
+        "environment, and may be as near as it is.",
+        max_length=2000,
+    )
+    destination: str = required("Repository that the images go to.", max_length=1000)
+    images_together: int = option(1, "Images in a task run.", ge=1, le=1000)
+    source_credentials: tuple[BlockName, ...] = SOURCE_CREDENTIALS
+    destination_credentials: tuple[BlockName, ...] = DESTINATION_CREDENTIALS
+    concurrency: int = CONCURRENCY
+    source_registry: RegistryOptions = SOURCE_REGISTRY
+    destination_registry: RegistryOptions = DESTINATION_REGISTRY
+    s3_store: S3StoreName = S3_STORE
 
     @classmethod
     def sent(cls, whole: RelocateParameters, images_together: int, queue: ShardQueue) -> dict[str, Any]:
@@ -320,23 +279,15 @@ class ShardParameters(Options, frozen=True, kw_only=True):
         )
 
 
-class PartsParameters(Options, frozen=True, kw_only=True):
+class PartsParameters(Options):
     """A group of parts of an archive. Such runs are started by the run that has begun the archive."""
 
-    relocation: Annotated[
-        RelocateParameters, option("Relocation", "The relocation into the archive, its source pinned by digest.")
-    ]
-    fingerprint: Annotated[
-        str, option("Fingerprint", "Fingerprint of the plan: this run must make the same plan.", max_length=64)
-    ]
-    tickets: Annotated[
-        tuple[str, ...], option("Tickets", "Tickets of the upload, one for each volume.", max_length=10_000)
-    ]
-    volume: Annotated[int, option("Volume", "Number of the volume, from 0.", ge=0, le=10_000)]
-    part: RatePart = 1.0
-    parts: Annotated[
-        tuple[int, ...], option("Parts", "The numbers of the parts to write.", min_length=1, max_length=10_000)
-    ]
+    relocation: RelocateParameters = required("The relocation into the archive, its source pinned by digest.")
+    fingerprint: str = required("Fingerprint of the plan: this run must make the same plan.", max_length=64)
+    tickets: tuple[str, ...] = required("Tickets of the upload, one for each volume.", max_length=10_000)
+    volume: int = required("Number of the volume, from 0.", ge=0, le=10_000)
+    part: float = RATE_PART
+    parts: tuple[int, ...] = required("The numbers of the parts to write.", min_length=1, max_length=10_000)
 
     @classmethod
     def sent(

@@ -1,7 +1,5 @@
 """How an archive is written."""
 
-from typing import Annotated
-
 from oci.archive.entry import FORMATS, IMGPKG
 from oci.errors import InvalidInput
 from oci.options import Options, option
@@ -11,83 +9,65 @@ SMALLEST = 5 << 20
 """Bytes that S3 asks of every part but the last (Amazon S3 User Guide, "Multipart upload limits")."""
 
 
-class ExportOptions(Options, frozen=True, kw_only=True):
+class ExportOptions(Options):
     """How an archive is written."""
 
-    format: Annotated[
-        str,
-        option(
-            "Format",
-            "imgpkg: as that program reads it. oci-layout: as skopeo, crane and oras read it.",
-            words=FORMATS,
-            flag="--tar-format",
-        ),
-    ] = IMGPKG
-    base: Annotated[
-        str,
-        option(
-            "Older archive",
-            "Copy what has not changed out of this archive, which is in one piece, instead of fetching it. It may be "
-            "the archive that is to be replaced.",
-            examples=["s3://archives/shop-1.3.9.tar"],
-            max_length=2000,
-            metavar="ARCHIVE",
-        ),
-    ] = ""
-    delta_from: Annotated[
-        str,
-        option(
-            "Delta from",
-            "Leave out what the other side has: an archive, a repository, or a file that lists digests of blobs or "
-            "images. The archive says what it requires.",
-            max_length=2000,
-            metavar="ARCHIVE|REPOSITORY|FILE",
-        ),
-    ] = ""
-    max_size: Annotated[
-        int,
-        option(
-            "Volume size",
-            "Split the archive into volumes of at most this size; 0 for one archive, whatever its size.",
-            unit="bytes",
-            ge=0,
-            le=5 << 40,
-            examples=["4GiB"],
-        ),
-    ] = 0
-    record: Annotated[
-        bool,
-        option(
-            "Record",
-            "Write into the archive what it was made of, and how, as a statement without a date: the same source gives "
-            "the same archive. --receipt does so, too.",
-            group="signatures",
-        ),
-    ] = False
-    part_size: Annotated[
-        int,
-        option(
-            "Part size",
-            "Bytes that are written at a time; more where S3's 10,000 parts would not be enough. 40 MiB of parts are "
-            "in memory at a time; a part that is bigger is read twice instead.",
-            unit="bytes",
-            ge=SMALLEST,
-            le=5 << 30,
-            group="advanced",
-        ),
-    ] = DEFAULT_SIZE
+    format: str = option(
+        IMGPKG,
+        "imgpkg: as that program reads it. oci-layout: as skopeo, crane and oras read it.",
+        words=FORMATS,
+        flag="--tar-format",
+    )
+    base: str = option(
+        "",
+        "Copy what has not changed out of this archive, which is in one piece, instead of fetching it. It may be the "
+        "archive that is to be replaced.",
+        title="Older archive",
+        examples=["s3://archives/shop-1.3.9.tar"],
+        max_length=2000,
+        metavar="ARCHIVE",
+    )
+    delta_from: str = option(
+        "",
+        "Leave out what the other side has: an archive, a repository, or a file that lists digests of blobs or "
+        "images. The archive says what it requires.",
+        max_length=2000,
+        metavar="ARCHIVE|REPOSITORY|FILE",
+    )
+    max_size: int = option(
+        0,
+        "Split the archive into volumes of at most this size; 0 for one archive, whatever its size.",
+        title="Volume size",
+        unit="bytes",
+        ge=0,
+        le=5 << 40,
+        examples=["4GiB"],
+    )
+    record: bool = option(
+        False,
+        "Write into the archive what it was made of, and how, as a statement without a date: the same source gives "
+        "the same archive. --receipt does so, too.",
+        group="signatures",
+    )
+    part_size: int = option(
+        DEFAULT_SIZE,
+        "Bytes that are written at a time; more where S3's 10,000 parts would not be enough. 40 MiB of parts are in "
+        "memory at a time; a part that is bigger is read twice instead.",
+        unit="bytes",
+        ge=SMALLEST,
+        le=5 << 30,
+        group="advanced",
+    )
 
-    max_blob_size: Annotated[
-        int,
-        option(
-            "Largest blob",
-            "Bytes that one blob of the source may have. An image that states more is refused.",
-            unit="bytes",
-            ge=1,
-            le=5 << 40,
-            group="advanced",
-        ),
-    ] = 1 << 40
+    max_blob_size: int = option(
+        1 << 40,
+        "Bytes that one blob of the source may have. An image that states more is refused.",
+        title="Largest blob",
+        unit="bytes",
+        ge=1,
+        le=5 << 40,
+        group="advanced",
+    )
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:

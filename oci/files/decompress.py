@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Generator, Iterable, Iterator
 from itertools import chain
-from typing import Annotated, Any
+from typing import Any
 
 from oci.digest import Chunk
 from oci.errors import InvalidManifest
@@ -32,29 +32,25 @@ _RATIO_COUNTS_FROM = 64 << 20
 """Unpacked bytes that any layer may have: a file of zeros compresses to a thousandth, and small ones do no harm."""
 
 
-class UnpackLimits(Options, frozen=True, kw_only=True):
+class UnpackLimits(Options):
     """How much may come out of layers that are unpacked."""
 
-    max_unpacked_size: Annotated[
-        int,
-        option(
-            "Largest unpacked size",
-            "Bytes that the layers of one image may have when they are unpacked.",
-            unit="bytes",
-            ge=1,
-            group="advanced",
-        ),
-    ] = 100 << 30
-    max_unpacked_ratio: Annotated[
-        int,
-        option(
-            "Largest ratio of unpacking",
-            "Bytes that may come out of a layer for each byte that it has, as soon as that makes more than 64 MiB.",
-            ge=1,
-            le=1_000_000,
-            group="advanced",
-        ),
-    ] = 100
+    max_unpacked_size: int = option(
+        100 << 30,
+        "Bytes that the layers of one image may have when they are unpacked.",
+        title="Largest unpacked size",
+        unit="bytes",
+        ge=1,
+        group="advanced",
+    )
+    max_unpacked_ratio: int = option(
+        100,
+        "Bytes that may come out of a layer for each byte that it has, as soon as that makes more than 64 MiB.",
+        title="Largest ratio of unpacking",
+        ge=1,
+        le=1_000_000,
+        group="advanced",
+    )
 
 
 DEFAULT_LIMITS = UnpackLimits()

@@ -17,7 +17,7 @@ import msgspec
 from oci.archive.s3_options import S3Options
 from oci.errors import InvalidInput, did_you_mean
 from oci.mirror.policy import Checked, Pattern, Policy
-from oci.options import Options, option
+from oci.options import Options, option, required
 from oci.prune.versions import check_patterns
 from oci.reference import (
     ARCHIVE_PREFIX,
@@ -33,9 +33,9 @@ from oci.registry.http.origin import canonical_host, check_hosts
 from oci.registry.options import RegistryOptions
 from oci.signatures.artifacts import check_policy
 
-Explicit = Annotated[
-    frozenset[str], option("Explicit", "Options that a file gives with the value of their default.", secret=True)
-]
+EXPLICIT: frozenset[str] = option(
+    frozenset(), "Options that a file gives with the value of their default.", secret=True
+)
 """They hold over the flags of a run, as others that are given do. A form gives every default: only a file has them."""
 
 BLOCK = r"^(([a-z0-9-]+/)?[a-z0-9][a-z0-9-]*)?$"
@@ -44,104 +44,78 @@ BLOCK = r"^(([a-z0-9-]+/)?[a-z0-9][a-z0-9-]*)?$"
 Host = Annotated[str, msgspec.Meta(pattern=r"^[^/@\s]+\Z", max_length=300)]
 
 
-class Registry(RegistryOptions, frozen=True, kw_only=True):
+class Registry(RegistryOptions):
     """One registry: how it is reached, and under which name its login is kept. The login itself never stands here.
 
     What isn't said comes from the flags or the form of the run."""
 
-    credentials: Annotated[
-        str,
-        option(
-            "Credentials",
-            "Name of a Registry Credentials block, for runs on a worker; docker-registry-credentials/NAME for one of "
-            "prefect-docker. Empty, and on the command line: the environment and the docker config of the machine.",
-            examples=["corp-mirror-writer"],
-            pattern=BLOCK,
-            max_length=400,
-        ),
-    ] = ""
-    images_at_a_time: Annotated[
-        int,
-        option(
-            "Images at a time",
-            "From and to this registry, over all workers together; 0 for no such limit.",
-            ge=0,
-            le=10_000,
-        ),
-    ] = 0
-    explicit: Explicit = frozenset()
+    credentials: str = option(
+        "",
+        "Name of a Registry Credentials block, for runs on a worker; docker-registry-credentials/NAME for one of "
+        "prefect-docker. Empty, and on the command line: the environment and the docker config of the machine.",
+        examples=["corp-mirror-writer"],
+        pattern=BLOCK,
+        max_length=400,
+    )
+    images_at_a_time: int = option(
+        0, "From and to this registry, over all workers together; 0 for no such limit.", ge=0, le=10_000
+    )
+    explicit: frozenset[str] = EXPLICIT
 
 
-class Bucket(S3Options, frozen=True, kw_only=True):
+class Bucket(S3Options):
     """How one bucket is reached, and under which name its keys are kept. The keys themselves never stand here.
 
     What isn't said comes from the S3 Store block, or else from the environment and the AWS config files."""
 
-    s3_store: Annotated[
-        str,
-        option(
-            "S3 Store",
-            "Name of an S3 Store block, for runs on a worker. Empty, and on the command line: AWS_* variables, ~/.aws, "
-            "a role.",
-            examples=["corp-archives"],
-            pattern=BLOCK,
-            max_length=400,
-        ),
-    ] = ""
-    explicit: Explicit = frozenset()
+    s3_store: str = option(
+        "",
+        "Name of an S3 Store block, for runs on a worker. Empty, and on the command line: AWS_* variables, ~/.aws, a "
+        "role.",
+        title="S3 Store",
+        examples=["corp-archives"],
+        pattern=BLOCK,
+        max_length=400,
+    )
+    explicit: frozenset[str] = EXPLICIT
 
 
-class MirrorSource(Checked, frozen=True, kw_only=True):
+class MirrorSource(Checked):
     """Where images come from: one of repository, namespace, bundle and lock."""
 
     checks: ClassVar[Mapping[str, Callable[[Any], None]]] = {"repositories": check_patterns}
 
-    repository: Annotated[
-        str,
-        option(
-            "Repository",
-            "REGISTRY/REPOSITORY, or oci:PATH for a layout folder; its tags are selected by `tags`.",
-            examples=["registry.example/shop/web"],
-            max_length=2000,
-        ),
-    ] = ""
-    namespace: Annotated[
-        str,
-        option(
-            "Namespace",
-            "REGISTRY or REGISTRY/PATH: each repository below it that the registry's catalog lists is mirrored by the "
-            "same rules, to destinations with {path} or {name}.",
-            examples=["registry.example/shop"],
-            max_length=2000,
-        ),
-    ] = ""
-    repositories: Annotated[
-        tuple[Pattern, ...],
-        option(
-            "Repositories",
-            "Of a namespace only those whose path below it matches one of these regular expressions from end to end.",
-            examples=[["web", "tools/.*"]],
-            max_length=100,
-        ),
-    ] = ()
-    bundle: Annotated[
-        str,
-        option(
-            "Bundle",
-            "One bundle with everything it lists, by tag or digest.",
-            examples=["registry.example/shop/bundle:1.4.0"],
-            max_length=2000,
-        ),
-    ] = ""
-    lock: Annotated[
-        str,
-        option(
-            "Lock",
-            "Path of an ImagesLock or BundleLock file, on the machine of the run.",
-            examples=["/etc/transship/images.lock.yml"],
-            max_length=2000,
-        ),
-    ] = ""
+    repository: str = option(
+        "",
+        "REGISTRY/REPOSITORY, or oci:PATH for a layout folder; its tags are selected by `tags`.",
+        examples=["registry.example/shop/web"],
+        max_length=2000,
+    )
+    namespace: str = option(
+        "",
+        "REGISTRY or REGISTRY/PATH: each repository below it that the registry's catalog lists is mirrored by the "
+        "same rules, to destinations with {path} or {name}.",
+        examples=["registry.example/shop"],
+        max_length=2000,
+    )
+    repositories: tuple[Pattern, ...] = option(
+        (),
+        "Of a namespace only those whose path below it matches one of these regular expressions from end to end.",
+        examples=[["web", "tools/.*"]],
+        max_length=100,
+    )
+    bundle: str = option(
+        "",
+        "One bundle with everything it lists, by tag or digest.",
+        examples=["registry.example/shop/bundle:1.4.0"],
+        max_length=2000,
+    )
+    lock: str = option(
+        "",
+        "Path of an ImagesLock or BundleLock file, on the machine of the run.",
+        examples=["/etc/transship/images.lock.yml"],
+        max_length=2000,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -181,28 +155,22 @@ _PLACES = ("registry", "path", "name", "tag")
 _SAMPLE = "x0sample0x"
 
 
-class MirrorDestination(Options, frozen=True, kw_only=True):
+class MirrorDestination(Options):
     """Where images go: one of repository and archive."""
 
-    repository: Annotated[
-        str,
-        option(
-            "Repository",
-            "REGISTRY/REPOSITORY, or oci:PATH for a layout folder; no tag. {registry}, {path} and {name} stand for the "
-            "host of the source, its whole path, and the last part of that; {tag} for that of a bundle.",
-            examples=["registry.corp.example/mirror/shop"],
-            max_length=2000,
-        ),
-    ] = ""
-    archive: Annotated[
-        str,
-        option(
-            "Archive",
-            "A tarball of everything that is selected: a path, or s3://BUCKET/KEY, with the same places.",
-            examples=["s3://handover/shop.tar"],
-            max_length=2000,
-        ),
-    ] = ""
+    repository: str = option(
+        "",
+        "REGISTRY/REPOSITORY, or oci:PATH for a layout folder; no tag. {registry}, {path} and {name} stand for the "
+        "host of the source, its whole path, and the last part of that; {tag} for that of a bundle.",
+        examples=["registry.corp.example/mirror/shop"],
+        max_length=2000,
+    )
+    archive: str = option(
+        "",
+        "A tarball of everything that is selected: a path, or s3://BUCKET/KEY, with the same places.",
+        examples=["s3://handover/shop.tar"],
+        max_length=2000,
+    )
 
     def __post_init__(self) -> None:
         if bool(self.repository) == bool(self.archive):
@@ -240,24 +208,19 @@ class MirrorDestination(Options, frozen=True, kw_only=True):
         return (self.archive or self.repository) if self.has_places else str(self.store)
 
 
-class Mirror(Policy, frozen=True, kw_only=True):
+class Mirror(Policy):
     """One source, the places it is mirrored to, and the rules."""
 
-    name: Annotated[
-        str,
-        option(
-            "Name",
-            "Lower case letters, digits and hyphens; each mirror has its own.",
-            examples=["shop-web"],
-            pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
-            max_length=100,
-        ),
-    ]
-    source: Annotated[MirrorSource, option("Source", "Where images come from.")]
-    destinations: Annotated[
-        tuple[MirrorDestination, ...],
-        option("Destinations", "Where they go. Several share one read of each blob.", min_length=1, max_length=32),
-    ]
+    name: str = required(
+        "Lower case letters, digits and hyphens; each mirror has its own.",
+        examples=["shop-web"],
+        pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
+        max_length=100,
+    )
+    source: MirrorSource = required("Where images come from.")
+    destinations: tuple[MirrorDestination, ...] = required(
+        "Where they go. Several share one read of each blob.", min_length=1, max_length=32
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -300,31 +263,25 @@ class Mirror(Policy, frozen=True, kw_only=True):
         return frozenset(name.partition("/")[0] for name in objects)
 
 
-class MirrorsConfig(Checked, frozen=True, kw_only=True):
+class MirrorsConfig(Checked):
     """What a file of mirrors says."""
 
     checks: ClassVar[Mapping[str, Callable[[Any], None]]] = {"registries": check_hosts}
 
-    version: Annotated[int, option("Version", "Of this format: 1.", ge=1, le=1, group="file")] = 1
-    registries: Annotated[
-        dict[Host, Registry],
-        option(
-            "Registries",
-            'How each host is reached, by its name with the port: {"corp:5000": {"credentials": "writer"}}',
-            max_length=1000,
-        ),
-    ] = {}  # noqa: RUF012 - msgspec copies it
-    buckets: Annotated[
-        dict[Host, Bucket],
-        option(
-            "Buckets",
-            'How the object store of s3://BUCKET/KEY is reached, by bucket: {"handover": {"s3_store": "corp"}}',
-            max_length=1000,
-        ),
-    ] = {}  # noqa: RUF012
-    defaults: Annotated[Policy, option("Defaults", "What each mirror says that doesn't say it itself.")] = Policy()
-    mirrors: Annotated[tuple[Mirror, ...], option("Mirrors", "What is mirrored.", max_length=10_000)] = ()
-    from_file: Annotated[bool, option("From a file", "It was read from a file of this machine.", secret=True)] = False
+    version: int = option(1, "Of this format: 1.", ge=1, le=1, group="file")
+    registries: dict[Host, Registry] = option(
+        {},
+        'How each host is reached, by its name with the port: {"corp:5000": {"credentials": "writer"}}',
+        max_length=1000,
+    )
+    buckets: dict[Host, Bucket] = option(
+        {},
+        'How the object store of s3://BUCKET/KEY is reached, by bucket: {"handover": {"s3_store": "corp"}}',
+        max_length=1000,
+    )
+    defaults: Policy = option(Policy(), "What each mirror says that doesn't say it itself.")
+    mirrors: tuple[Mirror, ...] = option((), "What is mirrored.", max_length=10_000)
+    from_file: bool = option(False, "It was read from a file of this machine.", title="From a file", secret=True)
     """Said by `read_config` alone: a secret field is no part of a file, a form or a deployment's parameters."""
 
     def __post_init__(self) -> None:

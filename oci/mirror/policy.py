@@ -46,7 +46,7 @@ class OnFailure(StrEnum):
     STOP = "stop"
 
 
-class Checked(Options, frozen=True, kw_only=True):
+class Checked(Options):
     """Options with `checks` of single fields, which raise ValueError. The constructor runs them and raises InvalidInput
     that begins with the field's name; the reader of mirrors.yaml runs each by itself, to find every mistake."""
 
@@ -65,7 +65,7 @@ def _check_platforms(texts: tuple[str, ...]) -> None:
         Platform.parse(text)
 
 
-class TagRule(Checked, frozen=True, kw_only=True):
+class TagRule(Checked):
     """A set of tags. A tag belongs to it when every part that is given says so."""
 
     checks: ClassVar[Mapping[str, Callable[[Any], None]]] = {
@@ -75,90 +75,62 @@ class TagRule(Checked, frozen=True, kw_only=True):
         "variants": check_patterns,
     }
 
-    allow: Annotated[
-        tuple[Pattern, ...],
-        option(
-            "Allow",
-            "Regular expressions that a tag must match from end to end, one of them. Empty: any tag. A plain name, "
-            "such as 1.25 or latest, means exactly this tag: it needs no list, and fails when it is absent.",
-            examples=[["latest", r"v\d+\.\d+\.\d+"]],
-            max_length=100,
-            commas=False,
-        ),
-    ] = ()
-    deny: Annotated[
-        tuple[Pattern, ...],
-        option(
-            "Deny",
-            "Regular expressions that a tag must not match from end to end. Another rule may take such a tag.",
-            examples=[[r".*-rc\.?\d*"]],
-            max_length=100,
-            commas=False,
-        ),
-    ] = ()
-    semver: Annotated[
-        tuple[Range, ...],
-        option(
-            "Versions",
-            "Ranges such as ^1.4, >=2 <3 or 1.x, one of which must hold the version that the tag is (1.4.0, v1.4.0, "
-            "1.4), or that it is a build of (1.4.0-r3). Tags that are no version don't belong then.",
-            examples=[["^1.4", ">=2 <3"]],
-            max_length=50,
-            commas=False,
-        ),
-    ] = ()
-    prereleases: Annotated[
-        bool,
-        option(
-            "Prereleases",
-            "Take 1.4.0-rc.1, and 1.4.0-alpine if it is no variant, for versions; otherwise they don't count as such.",
-        ),
-    ] = False
-    variants: Annotated[
-        tuple[Pattern, ...],
-        option(
-            "Variants",
-            "Regular expressions for what may follow a version: alpine takes 3.12-alpine for 3.12, with a Latest of "
-            "its own. Otherwise it is a prerelease. Tags without a variant belong as well.",
-            examples=[["alpine", r"debian-\d+"]],
-            max_length=20,
-            commas=False,
-        ),
-    ] = ()
-    optional: Annotated[
-        bool,
-        option("Optional", "A plain name in Allow that is absent at the source is left out, and isn't a failure."),
-    ] = False
-    latest: Annotated[
-        int,
-        option(
-            "Latest",
-            "Only so many of the tags that are left, the latest ones, of each variant; 0 for all.",
-            ge=0,
-            le=100_000,
-        ),
-    ] = 0
-    latest_by: Annotated[
-        LatestBy,
-        option(
-            "Latest by",
-            "semver: by version, tags that are none don't count. created: by the time each image was made, which takes "
-            "requests for each tag.",
-        ),
-    ] = LatestBy.SEMVER
-    minimum_age: Annotated[
-        timedelta,
-        option(
-            "Minimum age",
-            "A tag is taken when its image was made so long ago: time to learn what is wrong with it. What appears "
-            "after the first run on this machine counts from when it was first seen, whatever the image says.",
-            examples=["7d"],
-        ),
-    ] = timedelta()
-    maximum_age: Annotated[
-        timedelta,
-        option("Maximum age", "A tag whose image was made longer ago isn't taken.", examples=["365d"]),
-    ] = timedelta()
+    allow: tuple[Pattern, ...] = option(
+        (),
+        "Regular expressions that a tag must match from end to end, one of them. Empty: any tag. A plain name, such "
+        "as 1.25 or latest, means exactly this tag: it needs no list, and fails when it is absent.",
+        examples=[["latest", r"v\d+\.\d+\.\d+"]],
+        max_length=100,
+        commas=False,
+    )
+    deny: tuple[Pattern, ...] = option(
+        (),
+        "Regular expressions that a tag must not match from end to end. Another rule may take such a tag.",
+        examples=[[r".*-rc\.?\d*"]],
+        max_length=100,
+        commas=False,
+    )
+    semver: tuple[Range, ...] = option(
+        (),
+        "Ranges such as ^1.4, >=2 <3 or 1.x, one of which must hold the version that the tag is (1.4.0, v1.4.0, 1.4), "
+        "or that it is a build of (1.4.0-r3). Tags that are no version don't belong then.",
+        title="Versions",
+        examples=[["^1.4", ">=2 <3"]],
+        max_length=50,
+        commas=False,
+    )
+    prereleases: bool = option(
+        False,
+        "Take 1.4.0-rc.1, and 1.4.0-alpine if it is no variant, for versions; otherwise they don't count as such.",
+    )
+    variants: tuple[Pattern, ...] = option(
+        (),
+        "Regular expressions for what may follow a version: alpine takes 3.12-alpine for 3.12, with a Latest of its "
+        "own. Otherwise it is a prerelease. Tags without a variant belong as well.",
+        examples=[["alpine", r"debian-\d+"]],
+        max_length=20,
+        commas=False,
+    )
+    optional: bool = option(
+        False, "A plain name in Allow that is absent at the source is left out, and isn't a failure."
+    )
+    latest: int = option(
+        0, "Only so many of the tags that are left, the latest ones, of each variant; 0 for all.", ge=0, le=100_000
+    )
+    latest_by: LatestBy = option(
+        LatestBy.SEMVER,
+        "semver: by version, tags that are none don't count. created: by the time each image was made, which takes "
+        "requests for each tag.",
+    )
+    minimum_age: timedelta = option(
+        timedelta(),
+        "A tag is taken when its image was made so long ago: time to learn what is wrong with it. What appears after "
+        "the first run on this machine counts from when it was first seen, whatever the image says.",
+        examples=["7d"],
+    )
+    maximum_age: timedelta = option(
+        timedelta(), "A tag whose image was made longer ago isn't taken.", examples=["365d"]
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -170,7 +142,7 @@ class TagRule(Checked, frozen=True, kw_only=True):
         return bool(self.minimum_age or self.maximum_age)
 
 
-class Schedule(Checked, frozen=True, kw_only=True):
+class Schedule(Checked):
     """When a mirror runs by itself: one of cron, interval and rrule."""
 
     checks: ClassVar[Mapping[str, Callable[[Any], None]]] = {
@@ -180,31 +152,22 @@ class Schedule(Checked, frozen=True, kw_only=True):
         "timezone": recurrence.check_zone,
     }
 
-    cron: Annotated[
-        str,
-        option("Cron", "Minute, hour, day of month, month, day of week.", examples=["0 3 * * *"], max_length=200),
-    ] = ""
-    interval: Annotated[timedelta, option("Interval", "Time from one start to the next.", examples=["6h"])] = (
-        timedelta()
+    cron: str = option("", "Minute, hour, day of month, month, day of week.", examples=["0 3 * * *"], max_length=200)
+    interval: timedelta = option(timedelta(), "Time from one start to the next.", examples=["6h"])
+    rrule: str = option(
+        "",
+        "RFC 5545, without DTSTART.",
+        title="Recurrence rule",
+        examples=["FREQ=WEEKLY;BYDAY=MO,TH;BYHOUR=3"],
+        max_length=1000,
     )
-    rrule: Annotated[
-        str,
-        option(
-            "Recurrence rule",
-            "RFC 5545, without DTSTART.",
-            examples=["FREQ=WEEKLY;BYDAY=MO,TH;BYHOUR=3"],
-            max_length=1000,
-        ),
-    ] = ""
-    timezone: Annotated[
-        str,
-        option(
-            "Time zone",
-            "In which cron and rrule are read; daylight saving is followed.",
-            examples=["Europe/Berlin"],
-            max_length=100,
-        ),
-    ] = "UTC"
+    timezone: str = option(
+        "UTC",
+        "In which cron and rrule are read; daylight saving is followed.",
+        title="Time zone",
+        examples=["Europe/Berlin"],
+        max_length=100,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -233,25 +196,19 @@ class Schedule(Checked, frozen=True, kw_only=True):
         return recurrence.after_rrule(self.rrule, self.timezone, moment)
 
 
-class Limits(Options, frozen=True, kw_only=True):
+class Limits(Options):
     """How much of a mirror happens at a time, and in one run."""
 
-    concurrency: Annotated[int, option("Concurrency", "Images, and blobs, on their way at the most.", ge=1, le=64)] = (
-        DEFAULT_CONCURRENCY
+    concurrency: int = option(DEFAULT_CONCURRENCY, "Images, and blobs, on their way at the most.", ge=1, le=64)
+    images_per_run: int = option(
+        0,
+        "The rest of what changed waits for the next run; 0 for no limit. Keeps a first run within a registry's quota.",
+        ge=0,
+        le=1_000_000,
     )
-    images_per_run: Annotated[
-        int,
-        option(
-            "Images per run",
-            "The rest of what changed waits for the next run; 0 for no limit. Keeps a first run within a registry's "
-            "quota.",
-            ge=0,
-            le=1_000_000,
-        ),
-    ] = 0
 
 
-class Policy(Checked, MirrorArtifacts, frozen=True, kw_only=True):
+class Policy(Checked, MirrorArtifacts):
     """What `defaults` may say for all mirrors, and each mirror for itself."""
 
     checks: ClassVar[Mapping[str, Callable[[Any], None]]] = {
@@ -262,82 +219,60 @@ class Policy(Checked, MirrorArtifacts, frozen=True, kw_only=True):
         "platforms": _check_platforms,
     }
 
-    tags: Annotated[
-        tuple[TagRule, ...],
-        option(
-            "Tags",
-            "Rules: a tag is taken when one of them takes it. Empty: every tag. A rule of a mirror has the parts of "
-            "the default rules that it doesn't give itself.",
-            max_length=50,
-        ),
-    ] = ()
-    never: Annotated[
-        tuple[Pattern, ...],
-        option(
-            "Never",
-            "Regular expressions, matched from end to end: no rule takes such a tag. Those of the defaults are added.",
-            examples=[[r".*-(dev|snapshot)"]],
-            max_length=100,
-        ),
-    ] = ()
-    min_tags: Annotated[
-        int,
-        option(
-            "Minimum of tags",
-            "Fail, and copy nothing, when the rules take fewer tags than this: the source was emptied, by mistake.",
-            ge=0,
-            le=1_000_000,
-        ),
-    ] = 0
-    platforms: Annotated[
-        tuple[PlatformText, ...],
-        option(
-            "Platforms",
-            "Only these of every index, which is rewritten and gets a new digest. Empty: all, as they are.",
-            examples=[["linux/amd64", "linux/arm64"]],
-            max_length=50,
-        ),
-    ] = ()
-    immutable: Annotated[
-        tuple[Pattern, ...],
-        option(
-            "Immutable tags",
-            "Regular expressions, matched from end to end. Such a tag is never asked for again once it is there, and "
-            "never overwritten; a check tells when it moved at the source.",
-            examples=[[r"v?\d+\.\d+\.\d+.*"]],
-            max_length=100,
-        ),
-    ] = ()
-    backup: Annotated[
-        str,
-        option(
-            "Backup tag",
-            "Before a tag moves at a destination, its old image gets this one, of {tag}, {short} and {date}.",
-            examples=["{tag}-before-{date}"],
-            max_length=128,
-        ),
-    ] = ""
-    keep_alive: Annotated[
-        KeepAlive,
-        option(
-            "Keep-alive tags",
-            "needed: only images that get no tag of their own, such as those of a bundle. always: every image, so that "
-            "a digest outlives its tag. readable: always, with the image's name in the tag.",
-        ),
-    ] = KeepAlive.NEEDED
-    schedule: Annotated[
-        Schedule | None,
-        option("Schedule", "When it runs by itself. Without a schedule, it runs only when it is started."),
-    ] = None
-    on_push: Annotated[
-        bool,
-        option("Start on push", "Make a second deployment that a push to the source starts, by the receiver."),
-    ] = False
-    limits: Annotated[Limits, option("Limits", "How much happens at a time, and in one run.")] = Limits()
-    on_failure: Annotated[
-        OnFailure,
-        option(
-            "On failure",
-            "continue: a failed image doesn't stop the others. stop: no further image of this mirror is begun.",
-        ),
-    ] = OnFailure.CONTINUE
+    tags: tuple[TagRule, ...] = option(
+        (),
+        "Rules: a tag is taken when one of them takes it. Empty: every tag. A rule of a mirror has the parts of the "
+        "default rules that it doesn't give itself.",
+        max_length=50,
+    )
+    never: tuple[Pattern, ...] = option(
+        (),
+        "Regular expressions, matched from end to end: no rule takes such a tag. Those of the defaults are added.",
+        examples=[[r".*-(dev|snapshot)"]],
+        max_length=100,
+    )
+    min_tags: int = option(
+        0,
+        "Fail, and copy nothing, when the rules take fewer tags than this: the source was emptied, by mistake.",
+        title="Minimum of tags",
+        ge=0,
+        le=1_000_000,
+    )
+    platforms: tuple[PlatformText, ...] = option(
+        (),
+        "Only these of every index, which is rewritten and gets a new digest. Empty: all, as they are.",
+        examples=[["linux/amd64", "linux/arm64"]],
+        max_length=50,
+    )
+    immutable: tuple[Pattern, ...] = option(
+        (),
+        "Regular expressions, matched from end to end. Such a tag is never asked for again once it is there, and "
+        "never overwritten; a check tells when it moved at the source.",
+        title="Immutable tags",
+        examples=[[r"v?\d+\.\d+\.\d+.*"]],
+        max_length=100,
+    )
+    backup: str = option(
+        "",
+        "Before a tag moves at a destination, its old image gets this one, of {tag}, {short} and {date}.",
+        title="Backup tag",
+        examples=["{tag}-before-{date}"],
+        max_length=128,
+    )
+    keep_alive: KeepAlive = option(
+        KeepAlive.NEEDED,
+        "needed: only images that get no tag of their own, such as those of a bundle. always: every image, so that a "
+        "digest outlives its tag. readable: always, with the image's name in the tag.",
+        title="Keep-alive tags",
+    )
+    schedule: Schedule | None = option(
+        None, "When it runs by itself. Without a schedule, it runs only when it is started."
+    )
+    on_push: bool = option(
+        False, "Make a second deployment that a push to the source starts, by the receiver.", title="Start on push"
+    )
+    limits: Limits = option(Limits(), "How much happens at a time, and in one run.")
+    on_failure: OnFailure = option(
+        OnFailure.CONTINUE,
+        "continue: a failed image doesn't stop the others. stop: no further image of this mirror is begun.",
+    )

@@ -23,99 +23,75 @@ _LISTS = ("tags", "patterns", "versions", "digests", "locks", "bundles")
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
 
 
-class KeepOptions(Options, frozen=True, kw_only=True):
+class KeepOptions(Options):
     """What is to be kept. Each of these rules is enough. What a kept manifest needs is kept with it."""
 
-    tags: Annotated[
-        tuple[Text, ...],
-        option(
-            "Tags",
-            "Tags by their exact names. A prune is refused when the repository lacks one of them.",
-            examples=[["latest"]],
-            max_length=10_000,
-            flag="--keep-tag",
-        ),
-    ] = ()
-    patterns: Annotated[
-        tuple[Text, ...],
-        option(
-            "Patterns",
-            "Regular expressions for whole names of tags.",
-            examples=[[r"v\d+\.\d+\.\d+"]],
-            max_length=100,
-            flag="--keep",
-            commas=False,
-        ),
-    ] = ()
-    versions: Annotated[
-        tuple[Text, ...],
-        option(
-            "Versions",
-            "Ranges of semantic versions, as npm writes them: '^1.4'.",
-            examples=[["^1.4", ">=2 <3"]],
-            max_length=100,
-            flag="--keep-version",
-            commas=False,
-        ),
-    ] = ()
-    latest: Annotated[
-        int,
-        option(
-            "Newest versions",
-            "The tags of this many newest versions; pre-releases don't count.",
-            ge=0,
-            le=100_000,
-            flag="--keep-latest",
-        ),
-    ] = 0
-    digests: Annotated[
-        tuple[Digest, ...],
-        option("Digests", "Manifests by digest, with all they list.", max_length=10_000, flag="--keep-digest"),
-    ] = ()
-    locks: Annotated[
-        tuple[Text, ...],
-        option(
-            "Locks",
-            "ImagesLock and BundleLock files: what they pin, whatever repository they name.",
-            examples=[["/etc/transship/images.lock.yml"]],
-            max_length=1000,
-            flag="--keep-lock",
-        ),
-    ] = ()
-    bundles: Annotated[
-        tuple[Text, ...],
-        option(
-            "Bundles",
-            "Bundles of any repository, by reference: they and all they list are kept.",
-            examples=[["registry.corp.example/mirror/shop:1.4.0"]],
-            max_length=1000,
-            flag="--keep-bundle",
-        ),
-    ] = ()
-    nothing: Annotated[
-        bool,
-        option(
-            "Keep nothing",
-            "Delete everything, on purpose. A policy that keeps nothing is refused without it.",
-            flag="--keep-nothing",
-        ),
-    ] = False
+    tags: tuple[Text, ...] = option(
+        (),
+        "Tags by their exact names. A prune is refused when the repository lacks one of them.",
+        examples=[["latest"]],
+        max_length=10_000,
+        flag="--keep-tag",
+    )
+    patterns: tuple[Text, ...] = option(
+        (),
+        "Regular expressions for whole names of tags.",
+        examples=[[r"v\d+\.\d+\.\d+"]],
+        max_length=100,
+        flag="--keep",
+        commas=False,
+    )
+    versions: tuple[Text, ...] = option(
+        (),
+        "Ranges of semantic versions, as npm writes them: '^1.4'.",
+        examples=[["^1.4", ">=2 <3"]],
+        max_length=100,
+        flag="--keep-version",
+        commas=False,
+    )
+    latest: int = option(
+        0,
+        "The tags of this many newest versions; pre-releases don't count.",
+        title="Newest versions",
+        ge=0,
+        le=100_000,
+        flag="--keep-latest",
+    )
+    digests: tuple[Digest, ...] = option(
+        (), "Manifests by digest, with all they list.", max_length=10_000, flag="--keep-digest"
+    )
+    locks: tuple[Text, ...] = option(
+        (),
+        "ImagesLock and BundleLock files: what they pin, whatever repository they name.",
+        examples=[["/etc/transship/images.lock.yml"]],
+        max_length=1000,
+        flag="--keep-lock",
+    )
+    bundles: tuple[Text, ...] = option(
+        (),
+        "Bundles of any repository, by reference: they and all they list are kept.",
+        examples=[["registry.corp.example/mirror/shop:1.4.0"]],
+        max_length=1000,
+        flag="--keep-bundle",
+    )
+    nothing: bool = option(
+        False,
+        "Delete everything, on purpose. A policy that keeps nothing is refused without it.",
+        title="Keep nothing",
+        flag="--keep-nothing",
+    )
 
 
-class Keep(KeepOptions, frozen=True, kw_only=True):
+class Keep(KeepOptions):
     """The policy of a prune. Raises InvalidInput for what can't be read.
 
     Tags that are attached to a digest (`sha256-<hex>.imgpkg`, `.sig`...) live and die with it; of the rules, only
     `tags` and `patterns` look at them. See oci.prune.versions for which tags are versions.
     """
 
-    optional: Annotated[
-        tuple[str, ...],
-        option(
-            "Optional",
-            "Names among `tags` and `digests` that the destination may lack: those of mirrors, locks and bundles.",
-        ),
-    ] = ()
+    optional: tuple[str, ...] = option(
+        (), "Names among `tags` and `digests` that the destination may lack: those of mirrors, locks and bundles."
+    )
 
     def __post_init__(self) -> None:
         for tag in self.tags:
@@ -287,6 +263,8 @@ class PrunePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
                 raise InvalidDocument("not a prune plan: expected an object")
             if body.get("version") != PLAN_VERSION:
                 raise InvalidDocument(f"prune plan version {body.get('version')!r}, expected {PLAN_VERSION}")
+            if isinstance(body.get("keep"), dict):
+                body["keep"] = Keep.make(body["keep"])
             plan = msgspec.convert(body, cls, strict=False)
             _ = plan.store  # raises for a text that names none
             for manifest in plan.manifests:

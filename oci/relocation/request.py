@@ -13,7 +13,7 @@ from oci.bundle.tagnames import check_backup, filled
 from oci.descriptor import Platform
 from oci.digest import Digest, hex_of
 from oci.errors import InvalidInput, InvalidReference
-from oci.options import Options, option
+from oci.options import Options, option, required
 from oci.reference import ArchiveName, Reference, Repository, StoreName, parse_any, parse_store, parse_tag
 from oci.relocation.plan import Node, Role
 from oci.signatures.artifacts import ArtifactSelection, ArtifactWord, GateOptions, check_policy, check_words, spelled
@@ -21,134 +21,106 @@ from oci.signatures.artifacts import ArtifactSelection, ArtifactWord, GateOption
 TagName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")]
 
 
-class CopyOptions(GateOptions, frozen=True, kw_only=True):
-    tags: Annotated[
-        tuple[TagName, ...],
-        option(
-            "Tags",
-            "Tags to give at the destination, instead of the source's.",
-            flag="--to-tag",
-            examples=[["1.4.0", "latest"]],
-            max_length=100,
-        ),
-    ] = ()
-    artifacts: Annotated[
-        tuple[ArtifactWord, ...],
-        option(
-            "Attached artifacts",
-            "What travels along with each image: all, none, cosign (what is kept under tags; sig, att and sbom are its "
-            "kinds), referrers (what names an image as its subject), or artifact types, with * and ?. With ! in "
-            "front, what is left behind.",
-            examples=[["all", "!application/spdx+json"]],
-            spelled=spelled,
-            max_length=50,
-        ),
-    ] = ()
-    platforms: Annotated[
-        tuple[Annotated[str, Meta(pattern=r"^[a-z0-9]+/[a-z0-9]+(/[a-z0-9]+)?\Z")], ...],
-        option(
-            "Platforms",
-            "Copy these platforms of an index only. The index is rewritten and gets a new digest.",
-            flag="--platform",
-            examples=[["linux/amd64", "linux/arm64"]],
-            max_length=50,
-        ),
-    ] = ()
-    shallow: Annotated[bool, option("Shallow", "Copy the bundle's own image and nothing that it lists.")] = False
-    repair: Annotated[
-        bool, option("Repair", "Ask the destination for every blob, and send again what it has lost.")
-    ] = False
-    names: Annotated[
-        tuple[str, ...],
-        option(
-            "Readable names",
-            "Rules [PATTERN=]TEMPLATE that give each listed image a tag, of {name}, {path}, {tag} and {short}.",
-            flag="--name-images",
-            commas=False,
-            examples=[["{name}-{short}"]],
-            max_length=100,
-        ),
-    ] = ()
-    repo_based_tags: Annotated[
-        bool, option("Readable keep-alive tags", "Keep-alive tags that show where an image came from.")
-    ] = False
-    backup: Annotated[
-        str,
-        option(
-            "Backup tag",
-            "Before a tag moves, the image that it shows gets this one: {tag}, {short} (12 characters of its digest) "
-            "and {date} (today, in UTC) stand for what they say. Empty: the old image keeps no name.",
-            flag="--backup-tag",
-            examples=["{tag}-before-{date}"],
-            max_length=128,
-        ),
-    ] = ""
-    include_non_distributable: Annotated[
-        bool,
-        option(
-            "Include non-distributable layers",
-            "Copy layers whose makers forbid their distribution; you need their permission.",
-            flag="--include-non-distributable-layers",
-        ),
-    ] = False
-    only: Annotated[
-        tuple[Annotated[str, Meta(min_length=1, max_length=2000)], ...],
-        option(
-            "Only",
-            "Copy these images of an archive, with what belongs to them: digests, tags, or references as it has them.",
-            max_length=1000,
-            commas=False,
-        ),
-    ] = ()
+class CopyOptions(GateOptions):
+    tags: tuple[TagName, ...] = option(
+        (),
+        "Tags to give at the destination, instead of the source's.",
+        flag="--to-tag",
+        examples=[["1.4.0", "latest"]],
+        max_length=100,
+    )
+    artifacts: tuple[ArtifactWord, ...] = option(
+        (),
+        "What travels along with each image: all, none, cosign (what is kept under tags; sig, att and sbom are its "
+        "kinds), referrers (what names an image as its subject), or artifact types, with * and ?. With ! in front, "
+        "what is left behind.",
+        title="Attached artifacts",
+        examples=[["all", "!application/spdx+json"]],
+        spelled=spelled,
+        max_length=50,
+    )
+    platforms: tuple[Annotated[str, Meta(pattern=r"^[a-z0-9]+/[a-z0-9]+(/[a-z0-9]+)?\Z")], ...] = option(
+        (),
+        "Copy these platforms of an index only. The index is rewritten and gets a new digest.",
+        flag="--platform",
+        examples=[["linux/amd64", "linux/arm64"]],
+        max_length=50,
+    )
+    shallow: bool = option(False, "Copy the bundle's own image and nothing that it lists.")
+    repair: bool = option(False, "Ask the destination for every blob, and send again what it has lost.")
+    names: tuple[str, ...] = option(
+        (),
+        "Rules [PATTERN=]TEMPLATE that give each listed image a tag, of {name}, {path}, {tag} and {short}.",
+        title="Readable names",
+        flag="--name-images",
+        commas=False,
+        examples=[["{name}-{short}"]],
+        max_length=100,
+    )
+    repo_based_tags: bool = option(
+        False, "Keep-alive tags that show where an image came from.", title="Readable keep-alive tags"
+    )
+    backup: str = option(
+        "",
+        "Before a tag moves, the image that it shows gets this one: {tag}, {short} (12 characters of its digest) and "
+        "{date} (today, in UTC) stand for what they say. Empty: the old image keeps no name.",
+        title="Backup tag",
+        flag="--backup-tag",
+        examples=["{tag}-before-{date}"],
+        max_length=128,
+    )
+    include_non_distributable: bool = option(
+        False,
+        "Copy layers whose makers forbid their distribution; you need their permission.",
+        title="Include non-distributable layers",
+        flag="--include-non-distributable-layers",
+    )
+    only: tuple[Annotated[str, Meta(min_length=1, max_length=2000)], ...] = option(
+        (),
+        "Copy these images of an archive, with what belongs to them: digests, tags, or references as it has them.",
+        max_length=1000,
+        commas=False,
+    )
 
-    require_signature: Annotated[
-        str,
-        option(
-            "Require a signature",
-            "Public key that an archive must be signed with: beside each of its files NAME.sigstore.json, over its "
-            "SHA-256. Nothing gets a name before all of the archive was read and that holds.",
-            examples=["/etc/transship/cosign.pub"],
-            metavar="KEY",
-            max_length=2000,
-            group="signatures",
-        ),
-    ] = ""
+    require_signature: str = option(
+        "",
+        "Public key that an archive must be signed with: beside each of its files NAME.sigstore.json, over its "
+        "SHA-256. Nothing gets a name before all of the archive was read and that holds.",
+        title="Require a signature",
+        examples=["/etc/transship/cosign.pub"],
+        metavar="KEY",
+        max_length=2000,
+        group="signatures",
+    )
 
 
-class ReceiptOptions(Options, frozen=True, kw_only=True):
+class ReceiptOptions(Options):
     """What is left in writing of a relocation that is complete, and who signs it."""
 
-    receipt: Annotated[
-        str,
-        option(
-            "Receipt",
-            "Write what is where now, from where, and how, as an in-toto statement. An archive gets one inside.",
-            examples=["/var/lib/transship/shop.receipt.json"],
-            metavar="FILE",
-            max_length=4096,
-            group="signatures",
-        ),
-    ] = ""
-    attach_receipt: Annotated[
-        bool,
-        option(
-            "Attach the receipt",
-            "Attach the signed receipt to the root at the destination, as cosign attaches attestations.",
-            group="signatures",
-        ),
-    ] = False
-    sign: Annotated[
-        str,
-        option(
-            "Sign with",
-            "Private key, PEM or cosign's with COSIGN_PASSWORD, that signs the receipt and an archive "
-            "(NAME.sigstore.json).",
-            examples=["/etc/transship/cosign.key"],
-            metavar="KEY",
-            max_length=2000,
-            group="signatures",
-        ),
-    ] = ""
+    receipt: str = option(
+        "",
+        "Write what is where now, from where, and how, as an in-toto statement. An archive gets one inside.",
+        examples=["/var/lib/transship/shop.receipt.json"],
+        metavar="FILE",
+        max_length=4096,
+        group="signatures",
+    )
+    attach_receipt: bool = option(
+        False,
+        "Attach the signed receipt to the root at the destination, as cosign attaches attestations.",
+        title="Attach the receipt",
+        group="signatures",
+    )
+    sign: str = option(
+        "",
+        "Private key, PEM or cosign's with COSIGN_PASSWORD, that signs the receipt and an archive "
+        "(NAME.sigstore.json).",
+        title="Sign with",
+        examples=["/etc/transship/cosign.key"],
+        metavar="KEY",
+        max_length=2000,
+        group="signatures",
+    )
 
     @property
     def requested(self) -> bool:
@@ -171,46 +143,37 @@ class ReceiptOptions(Options, frozen=True, kw_only=True):
             )
 
 
-class RelocationRequest(CopyOptions, frozen=True, kw_only=True, dict=True):
+class RelocationRequest(CopyOptions, dict=True):
     """What to copy, where to, and how. Exactly one of `bundle`, `image`, `lock` and `archive` names the source. Raises
     InvalidInput when the parts don't fit."""
 
-    bundle: Annotated[
-        str,
-        option(
-            "Bundle",
-            "Bundle with everything it lists: REGISTRY/REPOSITORY:TAG or oci:PATH.",
-            short="-b",
-            examples=["registry.example/shop/shop-bundle:1.4.0"],
-        ),
-    ] = ""
-    image: Annotated[str, option("Image", "One image or index, in the same form.", short="-i")] = ""
-    lock: Annotated[str, option("Lock", "BundleLock or ImagesLock file.")] = ""
-    archive: Annotated[
-        tuple[str, ...],
-        option("Archive", "Archive, a file or s3://BUCKET/KEY (repeat it for volumes).", flag="--tar", commas=False),
-    ] = ()
-    to: Annotated[
-        str,
-        option(
-            "Destination",
-            "REGISTRY/REPOSITORY, oci:PATH for an image-layout folder, or where an archive is to be: a file or "
-            "s3://BUCKET/KEY. No tag.",
-            examples=["registry.corp.example/mirror/shop", "s3://archives/shop-1.4.0.tar"],
-        ),
-    ]
-    image_may_be_bundle: Annotated[
-        bool, option("Image or bundle", "An image that is a bundle brings along what it lists.", hidden=True)
-    ] = False
-    asked_tag: Annotated[
-        str,
-        option(
-            "Asked by tag", "The tag of a source that was pinned to its digest since: a policy may ask.", hidden=True
-        ),
-    ] = ""
-    tag_keeps_alive: Annotated[
-        bool, option("Tag keeps alive", "An image that gets a tag of its own gets no keep-alive tag.", hidden=True)
-    ] = False
+    bundle: str = option(
+        "",
+        "Bundle with everything it lists: REGISTRY/REPOSITORY:TAG or oci:PATH.",
+        short="-b",
+        examples=["registry.example/shop/shop-bundle:1.4.0"],
+    )
+    image: str = option("", "One image or index, in the same form.", short="-i")
+    lock: str = option("", "BundleLock or ImagesLock file.")
+    archive: tuple[str, ...] = option(
+        (), "Archive, a file or s3://BUCKET/KEY (repeat it for volumes).", flag="--tar", commas=False
+    )
+    to: str = required(
+        "REGISTRY/REPOSITORY, oci:PATH for an image-layout folder, or where an archive is to be: a file or "
+        "s3://BUCKET/KEY. No tag.",
+        title="Destination",
+        examples=["registry.corp.example/mirror/shop", "s3://archives/shop-1.4.0.tar"],
+    )
+    image_may_be_bundle: bool = option(
+        False, "An image that is a bundle brings along what it lists.", title="Image or bundle", hidden=True
+    )
+    asked_tag: str = option(
+        "",
+        "The tag of a source that was pinned to its digest since: a policy may ask.",
+        title="Asked by tag",
+        hidden=True,
+    )
+    tag_keeps_alive: bool = option(False, "An image that gets a tag of its own gets no keep-alive tag.", hidden=True)
 
     def __post_init__(self) -> None:
         sources = [name for name in ("bundle", "image", "lock", "archive") if getattr(self, name)]

@@ -127,102 +127,83 @@ def _named(words: frozenset[str], artifact_type: str) -> bool:
     return any(fnmatchcase(artifact_type.lower(), word.lower()) for word in words if "/" in word)
 
 
-class GateOptions(Options, frozen=True, kw_only=True):
+class GateOptions(Options):
     """Which images a copy or a mirror lets in."""
 
-    policy: Annotated[
-        str,
-        option(
-            "Signature policy",
-            "A file on the machine of the run that says which signatures an image needs: our YAML, or policy.json as "
-            "skopeo has it. What it refuses isn't copied.",
-            examples=["/etc/transship/policy.yaml", "/etc/containers/policy.json"],
-            max_length=2000,
-            group="signatures",
-        ),
-    ] = ""
-    require_signatures: Annotated[
-        bool,
-        option(
-            "Require signatures",
-            "What the policy accepts without asking for a signature is refused, too. Needs a policy.",
-            group="signatures",
-        ),
-    ] = False
+    policy: str = option(
+        "",
+        "A file on the machine of the run that says which signatures an image needs: our YAML, or policy.json as "
+        "skopeo has it. What it refuses isn't copied.",
+        title="Signature policy",
+        examples=["/etc/transship/policy.yaml", "/etc/containers/policy.json"],
+        max_length=2000,
+        group="signatures",
+    )
+    require_signatures: bool = option(
+        False,
+        "What the policy accepts without asking for a signature is refused, too. Needs a policy.",
+        group="signatures",
+    )
 
 
-class MirrorReceipts(Options, frozen=True, kw_only=True):
+class MirrorReceipts(Options):
     """What a run of a mirror leaves in writing, and who signs it."""
 
-    folder: Annotated[
-        str,
-        option(
-            "Folder",
-            "On the machine of the run: each run writes there, as NAME.receipt.json, what the tags of the mirror show "
-            "at its destination; NAME@2.receipt.json for a second one. An immutable tag costs a request then.",
-            examples=["/var/lib/transship/receipts"],
-            max_length=2000,
-        ),
-    ] = ""
-    attach: Annotated[
-        bool,
-        option("Attach", "Attach a signed receipt to each image that was copied, as cosign attaches attestations."),
-    ] = False
-    sign: Annotated[
-        str,
-        option(
-            "Sign with",
-            "Private key on the machine of the run, PEM or cosign's with COSIGN_PASSWORD. It signs receipts, and "
-            "archives that the mirror writes (NAME.sigstore.json).",
-            examples=["/etc/transship/cosign.key"],
-            max_length=2000,
-        ),
-    ] = ""
-    signing_key: Annotated[
-        str,
-        option(
-            "Signing key",
-            "Name of a Signing Key block, for runs on a worker, in the place of a file.",
-            examples=["corp-receipts"],
-            pattern=r"^([a-z0-9][a-z0-9-]*)?$",
-            max_length=400,
-        ),
-    ] = ""
+    folder: str = option(
+        "",
+        "On the machine of the run: each run writes there, as NAME.receipt.json, what the tags of the mirror show at "
+        "its destination; NAME@2.receipt.json for a second one. An immutable tag costs a request then.",
+        examples=["/var/lib/transship/receipts"],
+        max_length=2000,
+    )
+    attach: bool = option(
+        False, "Attach a signed receipt to each image that was copied, as cosign attaches attestations."
+    )
+    sign: str = option(
+        "",
+        "Private key on the machine of the run, PEM or cosign's with COSIGN_PASSWORD. It signs receipts, and archives "
+        "that the mirror writes (NAME.sigstore.json).",
+        title="Sign with",
+        examples=["/etc/transship/cosign.key"],
+        max_length=2000,
+    )
+    signing_key: str = option(
+        "",
+        "Name of a Signing Key block, for runs on a worker, in the place of a file.",
+        examples=["corp-receipts"],
+        pattern=r"^([a-z0-9][a-z0-9-]*)?$",
+        max_length=400,
+    )
 
     def __post_init__(self) -> None:
         if self.attach and not (self.sign or self.signing_key):
             raise InvalidInput("only a signed receipt can be attached", hint="name the key: sign, or signing_key")
 
 
-class MirrorArtifacts(GateOptions, frozen=True, kw_only=True):
+class MirrorArtifacts(GateOptions):
     """What a mirror takes of that which is attached to images, which images it lets in, and what it leaves in
     writing."""
 
-    artifacts: Annotated[
-        tuple[ArtifactWord, ...],
-        option(
-            "Attached artifacts",
-            "What travels along with each image: all, none, or `include` and `exclude` with lists of cosign (what is "
-            "kept under tags; sig, att and sbom are its kinds), referrers (what names an image as its subject), and "
-            "artifact types, with * and ?. In a list, ! leaves out.",
-            examples=[["all"], ["all", "!application/spdx+json"]],
-            spelled=spelled,
-            max_length=50,
-        ),
-    ] = ALL
-    referrers_every: Annotated[
-        timedelta,
-        option(
-            "Referrers every",
-            "How often an image in place is asked for what was attached to it since, as a referrer; what is attached "
-            "under tags costs no request, and every run sees it. A check asks always.",
-            examples=["6h"],
-        ),
-    ] = timedelta(hours=24)
+    artifacts: tuple[ArtifactWord, ...] = option(
+        ALL,
+        "What travels along with each image: all, none, or `include` and `exclude` with lists of cosign (what is kept "
+        "under tags; sig, att and sbom are its kinds), referrers (what names an image as its subject), and artifact "
+        "types, with * and ?. In a list, ! leaves out.",
+        title="Attached artifacts",
+        examples=[["all"], ["all", "!application/spdx+json"]],
+        spelled=spelled,
+        max_length=50,
+    )
+    referrers_every: timedelta = option(
+        timedelta(hours=24),
+        "How often an image in place is asked for what was attached to it since, as a referrer; what is attached "
+        "under tags costs no request, and every run sees it. A check asks always.",
+        examples=["6h"],
+    )
 
-    receipts: Annotated[
-        MirrorReceipts, option("Receipts", "What a run leaves in writing, and who signs it.", group="signatures")
-    ] = MirrorReceipts()
+    receipts: MirrorReceipts = option(
+        MirrorReceipts(), "What a run leaves in writing, and who signs it.", group="signatures"
+    )
 
     @property
     def wanted_artifacts(self) -> ArtifactSelection:

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from oci.errors import InvalidInput, did_you_mean
-from oci.options import Options, fields_of, option
+from oci.options import Options, fields_of, option, required
 from oci.registry.options import RegistryOptions
 from oci.relocation.request import CopyOptions
 
@@ -23,25 +23,25 @@ class Colour(StrEnum):
     BLUE = "blue"
 
 
-class Inner(Options, frozen=True, kw_only=True):
+class Inner(Options):
     """Something inside."""
 
-    age: Annotated[timedelta, option("Age", "How old.")] = timedelta()
+    age: timedelta = option(timedelta(), "How old.")
 
 
-class Sample(Options, frozen=True, kw_only=True):
+class Sample(Options):
     """A sample."""
 
-    name: Annotated[str, option("Name", "Whose.", min_length=1, max_length=5)]
-    size: Annotated[int, option("Size", unit="bytes", ge=5)] = 16 << 20
-    wait: Annotated[float, option("Wait", unit="seconds", le=600, flag="--wait-for", group="advanced")] = 30.0
-    words: Annotated[tuple[Annotated[str, msgspec.Meta(max_length=3)], ...], option("Words", max_length=2)] = ()
-    colours: Annotated[frozenset[Colour], option("Colours")] = frozenset()
-    mode: Annotated[Literal["a", "b"], option("Mode", short="-m")] = "a"
-    labels: Annotated[dict[str, str], option("Labels")] = msgspec.field(default_factory=dict)
-    password: Annotated[str, option("Password", secret=True)] = ""
-    inner: Annotated[Inner, option("Inner")] = Inner()
-    maybe: Annotated[Inner | None, option("Maybe")] = None
+    name: str = required("Whose.", min_length=1, max_length=5)
+    size: int = option(16 << 20, unit="bytes", ge=5)
+    wait: float = option(30.0, unit="seconds", le=600, flag="--wait-for", group="advanced")
+    words: tuple[Annotated[str, msgspec.Meta(max_length=3)], ...] = option((), max_length=2)
+    colours: frozenset[Colour] = option(frozenset())
+    mode: Literal["a", "b"] = option("a", short="-m")
+    labels: dict[str, str] = option({})
+    password: str = option("", secret=True)
+    inner: Inner = option(Inner())
+    maybe: Inner | None = option(None)
 
     def __post_init__(self) -> None:
         if self.name == "no":
@@ -136,7 +136,7 @@ def test_a_secret_is_in_no_repr_and_in_no_dict() -> None:
 
 
 def test_a_field_without_a_declaration_is_refused() -> None:
-    class Bad(Options, frozen=True, kw_only=True):
+    class Bad(Options):
         plain: int = 0
 
     with pytest.raises(TypeError, match=r"Bad\.plain"):
@@ -172,10 +172,10 @@ def test_every_declaration_of_a_registry_has_a_title_and_a_help() -> None:
         assert field.help.endswith(".")
 
 
-def test_declaring_costs_nothing_until_it_is_asked_for() -> None:
+def test_types_of_declarations_are_read_when_they_are_asked_for() -> None:
     code = (
-        "import oci.options, sys; calls = []; old = oci.options.option\n"
-        "oci.options.option = lambda *a, **k: calls.append(a) or old(*a, **k)\n"
+        "import oci.options, sys; calls = []; old = oci.options._described\n"
+        "oci.options._described = lambda *a: calls.append(a) or old(*a)\n"
         "import oci.prune.plan as k; print(len(calls), 'pydantic' in sys.modules)\n"
         "oci.options.fields_of(k.Keep); print(len(calls) >= len(k.Keep.__struct_fields__))"
     )

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import click
-import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -18,16 +17,16 @@ from oci.registry.options import RegistryOptions
 from tests.support.command import transship
 
 
-class Sample(Options, frozen=True, kw_only=True):
+class Sample(Options):
     """A sample."""
 
-    size: Annotated[int, option("Size", "How big.", unit="bytes", ge=5)] = 16 << 20
-    age: Annotated[timedelta, option("Age", "How old.")] = timedelta()
-    words: Annotated[tuple[str, ...], option("Words", "Some words.", short="-w")] = ()
-    rules: Annotated[tuple[str, ...], option("Rules", "Some rules.", commas=False)] = ()
-    mode: Annotated[Literal["a", "b"], option("Mode", "Which.")] = "a"
-    labels: Annotated[dict[str, str], option("Labels", "Labels.")] = msgspec.field(default_factory=dict)
-    on: Annotated[bool, option("On", "A switch.", flag="--enabled")] = True
+    size: int = option(16 << 20, "How big.", unit="bytes", ge=5)
+    age: timedelta = option(timedelta(), "How old.")
+    words: tuple[str, ...] = option((), "Some words.", short="-w")
+    rules: tuple[str, ...] = option((), "Some rules.", commas=False)
+    mode: Literal["a", "b"] = option("a", "Which.")
+    labels: dict[str, str] = option({}, "Labels.")
+    on: bool = option(True, "A switch.", flag="--enabled")
 
 
 def run(*arguments: str) -> tuple[Sample | None, str]:

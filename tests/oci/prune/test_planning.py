@@ -257,6 +257,8 @@ def test_a_plan_survives_json(registry: DockerRegistry, repository: str) -> None
             PrunePlan.from_json(spoilt)
     with pytest.raises(InvalidDocument):
         PrunePlan.from_json(plan.to_json().replace(image(2).digest, "sha256:../../x"))
+    with pytest.raises(InvalidDocument, match="latest"):
+        PrunePlan.from_json(plan.to_json().replace('"latest": 1', '"latest": 100001'))
 
 
 def test_tags_and_digests_of_the_policy_that_are_not_there_end_it(registry: DockerRegistry, repository: str) -> None:
