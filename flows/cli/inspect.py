@@ -278,7 +278,7 @@ def check_policy(invocation: Invocation, /, **flags: Any) -> None:
         digest = found_manifest(source, reference.identifier).digest
         image = Reference(reference.repository, reference.tag, digest)
         decision = gate.decide(source, image, parse_store(flags["to"]) if flags["to"] else image.repository)
-    invocation.output.result(**decision.to_dict())
+    invocation.output.result(**to_dict(decision))
     for step in decision.steps:
         invocation.output.block(f"policy | {step}\n")
     if not decision.accepted:

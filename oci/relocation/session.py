@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from oci.archive.open import ArchiveProof
     from oci.archive.source import Archive
     from oci.layout.store import Layout
-    from oci.signatures.gate import Gate
+    from oci.signatures.policy import Gate
 
 
 class Access(Struct, frozen=True, kw_only=True):
@@ -181,7 +181,7 @@ class Session:
 
     def gate(self, policy: str, *, signed: bool) -> Gate:
         """The policy of signatures in a file, read once, with what it has decided. Raises InvalidInput."""
-        from oci.signatures.gate import Gate  # noqa: PLC0415 - only with a policy
+        from oci.signatures.policy import Gate  # noqa: PLC0415 - only with a policy
         from oci.signatures.policy_file import read_policy  # noqa: PLC0415
 
         with self._lock:

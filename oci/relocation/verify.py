@@ -186,7 +186,7 @@ def admitted(session: Session, roots: Roots, request: RelocationRequest) -> tupl
     bundle's own digest, and what is attached to an image proves itself. Raises NotTrusted for the root of all."""
     if not request.policy:
         return roots, ()
-    from oci.signatures.gate import refusals  # noqa: PLC0415 - only with a policy
+    from oci.signatures.policy import refusals  # noqa: PLC0415 - only with a policy
 
     candidates = [entry for entry in roots.entries if entry.role not in (Role.SIGNATURE, Role.REFERRER)]
     images = []

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from oci.reference import Reference, parse_any, parse_store
-from oci.signatures.gate import Decision
+from oci.signatures.policy import Decision
 from tests.support.relocating import session
 
 TO = "registry.corp.example/mirror/web"
