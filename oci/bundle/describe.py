@@ -10,10 +10,9 @@ from msgspec import Struct, field
 
 from oci.bundle import image as bundle_image
 from oci.bundle import tagnames
-from oci.bundle.lockfile import ImagesLock, LockedImage
+from oci.bundle.lockfile import ImagesLock, LockedImage, render
 from oci.descriptor import Platform
 from oci.digest import Digest
-from oci.documents.document import render
 from oci.errors import Denied, InvalidInput, InvalidManifest, NotFound, StoreError
 from oci.manifest import NESTING_LIMIT, Manifest
 from oci.reference import Reference, StoreName

@@ -1,4 +1,10 @@
-"""The three YAML documents of imgpkg as values: ImagesLock, BundleLock and ImageLocations; and locks on disk."""
+"""The three YAML documents of imgpkg as values: ImagesLock, BundleLock and ImageLocations; and locks on disk.
+
+Reading takes one document of mappings, lists and scalars. What can hurt is refused: more than SIZE_LIMIT bytes, deep
+nesting, many aliases, tags, duplicate keys. Writing gives the text imgpkg gives for the same values, byte for byte:
+`---`, keys sorted, quotes only where a plain word would mean something else. Only the signs U+0085, U+2028, U+2029 and
+U+FEFF are written otherwise, as escapes, because imgpkg's own form of them doesn't read back.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +14,127 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from oci.documents.document import (
-    API_VERSION,
-    SIZE_LIMIT,
-    YamlNode,
-    check_header,
-    parse,
-    pinned,
-    render,
-    unknown_header,
-)
+from oci.documents.yamltext import NonText, plain_document, shown
 from oci.errors import InvalidDocument, InvalidReference, NoSuchFile
 from oci.output import PRIVATE, os_errors, read_named, write_output
 from oci.reference import Reference, parse_tag
+
+API_VERSION = "imgpkg.carvel.dev/v1alpha1"
+IMAGES_LOCK, BUNDLE_LOCK, IMAGE_LOCATIONS = "ImagesLock", "BundleLock", "ImageLocations"
+
+SIZE_LIMIT = 16 << 20
+"""Bytes a document may have: room for 100,000 images."""
+
+_PINNED = "write REGISTRY/REPOSITORY@sha256:..."
+
+
+class YamlNode(Struct, frozen=True):
+    """A value of a document and where it stands: `where` is the file, `path` such as `images[3].image`."""
+
+    value: Any
+    where: str
+    path: str = ""
+
+    def error(self, problem: str, *, hint: str = "", sentence: str = "") -> InvalidDocument:
+        """`sentence` is what imgpkg calls the problem."""
+        where = ": ".join(part for part in (self.where, self.path, problem) if part)
+        return InvalidDocument(where, hint=hint, sentence=sentence)
+
+    def fields(self, *names: str, strict: bool = True) -> dict[str, YamlNode]:
+        """Returns a node for each known key, holding None where it is absent. `strict` refuses any other key."""
+        entries = self._mapping()
+        unknown = [key for key in entries if key not in names]
+        if strict and unknown:
+            raise self._child(unknown[0]).error(
+                "unknown key",
+                hint=f"known here: {', '.join(names)}",
+                sentence=f'error unmarshaling JSON: while decoding JSON: json: unknown field "{unknown[0]}"',
+            )
+        return {key: self._child(key) for key in names}
+
+    def texts(self) -> dict[str, str]:
+        """Returns a mapping of text to text; `null` and an absent one are empty."""
+        return {} if self.value is None else {key: self._child(key).text() for key in self._mapping()}
+
+    def items(self) -> list[YamlNode]:
+        """Returns the nodes of a list; `null` and an absent one are empty."""
+        if not isinstance(self.value, list | None):
+            raise self.error(f"expected a list, got {shown(self.value)}")
+        return [YamlNode(item, self.where, f"{self.path}[{number}]") for number, item in enumerate(self.value or ())]
+
+    def text(self) -> str:
+        """Text; `null` and an absent one are empty. A bare number, or a bare word such as `yes`, isn't text."""
+        if not isinstance(self.value, str | None):
+            hint = "put it in quotes" if isinstance(self.value, NonText | bool) else ""
+            raise self.error(f"expected text, got {shown(self.value)}", hint=hint)
+        return self.value or ""
+
+    def flag(self) -> bool:
+        """Returns true or false; `null` and an absent one are false."""
+        if not isinstance(self.value, bool | None):
+            raise self.error(f"expected true or false, got {shown(self.value)}")
+        return bool(self.value)
+
+    def reference(self) -> Reference:
+        """Returns a digest reference, canonicalised."""
+        sentence = f"Expected ref to be in digest form, got '{self.text()}'"
+        if not self.text():
+            raise self.error("expected a digest reference, got nothing", hint=_PINNED, sentence=sentence)
+        try:
+            reference = Reference.parse(self.text())
+        except InvalidReference as error:
+            raise self.error(error.message, hint=error.hint, sentence=sentence) from error
+        if reference.digest is None:
+            raise self.error(f"expected a digest reference, got {shown(self.value)}", hint=_PINNED, sentence=sentence)
+        return reference
+
+    def _mapping(self) -> dict[str, Any]:
+        if not isinstance(self.value, dict):
+            raise self.error(f"expected a mapping, got {shown(self.value)}")
+        return self.value
+
+    def _child(self, key: str) -> YamlNode:
+        return YamlNode(self._mapping().get(key), self.where, f"{self.path}.{key}" if self.path else key)
+
+
+def unknown_header(key: str, expected: str) -> str:
+    """Returns imgpkg's sentence for another `apiVersion` or `kind` than the expected one."""
+    return f"Validating {key}: Unknown {'version' if key == 'apiVersion' else key} (known: {expected})"
+
+
+def check_header(fields: Mapping[str, YamlNode], kind: str) -> None:
+    """Raises InvalidDocument unless `apiVersion` and `kind` are the known ones."""
+    for key, expected in (("apiVersion", API_VERSION), ("kind", kind)):
+        if fields[key].text() != expected:
+            raise fields[key].error(
+                f"expected {expected}, got {shown(fields[key].value)}",
+                sentence=unknown_header(key, expected),
+            )
+
+
+def pinned(reference: Reference) -> str:
+    """Returns the canonical text. Raises InvalidDocument for a tag or a layout folder, which no reader of locks
+    knows."""
+    if reference.digest is None or not reference.repository.registry:
+        raise InvalidDocument(f"{reference} can't stand in a lock", hint=_PINNED)
+    return str(reference)
+
+
+def parse(data: str | bytes, where: str) -> YamlNode:
+    """Reads the one document in `data`. Raises InvalidDocument, naming `where` and the line."""
+    plain = plain_document(data)
+    if plain is not None:
+        return YamlNode(plain, where)
+    from oci.documents.composer import Composer  # noqa: PLC0415 - PyYAML, for what isn't plain
+
+    return YamlNode(Composer(where).compose(data, SIZE_LIMIT), where)
+
+
+def render(value: Mapping[str, Any]) -> str:
+    """Returns the document of mappings, sequences, text, booleans and None; its inverse is `parse`."""
+    from oci.documents.composer import emitted  # noqa: PLC0415 - PyYAML, which a copy has no need of
+
+    return emitted(value)
 
 
 def read_lock(path: str) -> ImagesLock | BundleLock:
@@ -64,9 +178,6 @@ def write_lock(path: str, lock: ImagesLock | BundleLock) -> None:
     data = lock.to_yaml().encode()
     with os_errors(subject=path, operation="writing the lock file", named=True):
         write_output(path, data, PRIVATE)
-
-
-IMAGES_LOCK = "ImagesLock"
 
 
 class LockedImage(Struct, frozen=True):
@@ -116,9 +227,6 @@ class ImagesLock(Struct, frozen=True):
         return render(document)
 
 
-BUNDLE_LOCK = "BundleLock"
-
-
 class BundleLock(Struct, frozen=True):
     """`image` is a digest reference; `tag` is empty when the bundle was named by digest."""
 
@@ -152,9 +260,6 @@ class BundleLock(Struct, frozen=True):
         """
         bundle = {"image": pinned(self.image)} | ({"tag": self.tag} if self.tag else {})
         return render({"apiVersion": API_VERSION, "bundle": bundle, "kind": BUNDLE_LOCK})
-
-
-IMAGE_LOCATIONS = "ImageLocations"
 
 
 class LocatedImage(Struct, frozen=True, order=True):

@@ -14,15 +14,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from oci.bundle import image as bundle_image
-from oci.bundle.image import AS_BUNDLE, AS_IMAGE, NOT_A_BUNDLE
-from oci.bundle.lockfile import BUNDLE_LOCK, BundleLock, ImagesLock, LockedImage, read_lock, write_lock
+from oci.bundle.image import AS_BUNDLE, AS_IMAGE, LOCK_PATH, NOT_A_BUNDLE
+from oci.bundle.lockfile import BUNDLE_LOCK, BundleLock, ImagesLock, LockedImage, read_lock, unknown_header, write_lock
 from oci.cancel import CancelToken
 from oci.digest import Chunk, Digest, hex_of
-from oci.documents.document import unknown_header
 from oci.errors import Denied, InvalidDocument, InvalidInput, InvalidManifest, NotFound, StoreError, Unauthorized
 from oci.files.decompress import DEFAULT_LIMITS, UnpackLimits
 from oci.files.unpack import unpack
-from oci.files.walk import LOCK_FILE
 from oci.manifest import NESTING_LIMIT, Manifest
 from oci.meter import Receipt, unheard
 from oci.output import os_errors, store_error
@@ -158,7 +156,7 @@ def pull(
     job.write_index()
     line("\nLocating image lock file images...")
     if updated:
-        lock = f"the bundle's Images Lock file ({LOCK_FILE})"
+        lock = f"the bundle's Images Lock file ({LOCK_PATH})"
         line(f"The bundle repo ({source.name}) is hosting every image specified in {lock}")
     elif not source.name.registry:
         line(f"A lock file can't name {_KINDS[type(source.name)]}; skipping lock file update")
@@ -211,14 +209,14 @@ class _Job:
         if depth > NESTING_LIMIT:
             raise InvalidManifest(f"{name}: nested deeper than {NESTING_LIMIT} levels")
         self.extract(source, manifest, os.path.join(self.root, place), f"{indent}  ")
-        lock_path = os.path.join(place, LOCK_FILE)
+        lock_path = os.path.join(place, LOCK_PATH)
         path = os.path.join(self.root, lock_path)
         try:
             with open(path, "rb") as file:
                 data = file.read(bundle_image.LOCK_LIMIT + 1)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             hint = "push the bundle again from its folder"
-            raise InvalidManifest(f"{name}: expected to find {LOCK_FILE} among its files", hint=hint) from error
+            raise InvalidManifest(f"{name}: expected to find {LOCK_PATH} among its files", hint=hint) from error
         except OSError as error:
             raise store_error(error, store=path, operation="reading the lock") from error
         lock = bundle_image.pushed_lock(data, name)

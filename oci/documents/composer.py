@@ -1,5 +1,5 @@
 """YAML out of hostile bytes: plain values for locks, values with the line they stand on for `mirrors.yaml`; and a
-document out of values. Importing PyYAML takes a seventh of the start of a copy: `document` does it when it has to.
+document out of values. Importing PyYAML takes a seventh of the start of a copy: a lock does it when it has to.
 
 The composer works on the parser's events, which come before any object that could blow up. It refuses tags, deep
 nesting, a second document, an alias without an anchor, and a key that comes twice.

@@ -1,4 +1,5 @@
-"""How a scalar reads in the YAML dialect of lock files: which plain words mean text, and how mapping keys are sorted.
+"""The YAML dialect of lock files: which plain words mean text, how mapping keys are sorted; and the documents that have
+plain words only, which are read here, because importing PyYAML takes a seventh of the start of a copy.
 
 The dialect is the one Go programs of the Carvel family read and write (go-yaml v2): YAML 1.1 without base-60 numbers,
 which are quoted all the same. One table serves reading and writing, so that what is written reads back as it was.
@@ -10,7 +11,7 @@ import calendar
 import math
 import re
 from functools import cmp_to_key
-from typing import Any
+from typing import Any, TypeAlias
 
 from msgspec import Struct
 
@@ -119,3 +120,72 @@ def shown(value: Any) -> str:
     if isinstance(value, str):
         return repr(value[:60])
     return "a list" if isinstance(value, list) else "a mapping"
+
+
+_PLAIN_LIMIT = 1 << 20
+"""Bytes of a document that is worth a look whether it is a plain one."""
+
+_PLAIN_LINE = re.compile(r"( {0,8})(- )?([A-Za-z][\w./-]*):(?: ([A-Za-z0-9](?:[\w./@:+-]*[\w])?))?", re.ASCII)
+
+_Line: TypeAlias = tuple[int, bool, str, str | None]
+"""Columns before the key, whether a dash stands before it, the key, and the word behind it."""
+
+
+class _NotPlainError(Exception):
+    """What a document has is for a parser of all YAML."""
+
+
+def plain_document(data: str | bytes) -> dict[str, Any] | None:
+    """Reads what imgpkg, kbld and this program write: mappings in block style, lists of them, and plain words that mean
+    text. None for any other document: a parser of all YAML reads it, or says in which line it is wrong."""
+    if len(data) > _PLAIN_LIMIT:
+        return None
+    try:
+        text = data if isinstance(data, str) else data.decode("ascii")
+        lines = [_line(line) for line in text.removeprefix("---\n").removesuffix("\n").split("\n")]
+        mapping, after = _mapping(lines, 0, 0)
+    except (_NotPlainError, UnicodeDecodeError):
+        return None
+    return mapping if after == len(lines) else None
+
+
+def _line(line: str) -> _Line:
+    match = _PLAIN_LINE.fullmatch(line)
+    if match is None:
+        raise _NotPlainError
+    spaces, dash, key, word = match.groups()
+    if meaning(key) != "text" or (word is not None and meaning(word) != "text"):
+        raise _NotPlainError
+    return len(spaces), dash is not None, key, word
+
+
+def _mapping(lines: list[_Line], at: int, column: int) -> tuple[dict[str, Any], int]:
+    """The mapping whose keys stand in `column`, from line `at`, and the line after it."""
+    mapping: dict[str, Any] = {}
+    while at < len(lines) and lines[at][:2] == (column, False):
+        _, _, key, word = lines[at]
+        if key in mapping:
+            raise _NotPlainError
+        at += 1
+        if word is not None:
+            mapping[key] = word
+            continue
+        if at == len(lines):
+            raise _NotPlainError
+        below, is_item, _, _ = lines[at]
+        if is_item and below >= column:
+            mapping[key], at = _items(lines, at, below)
+        elif not is_item and below > column:
+            mapping[key], at = _mapping(lines, at, below)
+        else:
+            raise _NotPlainError
+    return mapping, at
+
+
+def _items(lines: list[_Line], at: int, column: int) -> tuple[list[Any], int]:
+    items: list[Any] = []
+    while at < len(lines) and lines[at][:2] == (column, True):
+        lines[at] = (column + 2, False, *lines[at][2:])
+        item, at = _mapping(lines, at, column + 2)
+        items.append(item)
+    return items, at

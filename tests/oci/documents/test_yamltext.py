@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from oci.bundle.lockfile import SIZE_LIMIT, parse, render
 from oci.documents.composer import ALIAS_LIMIT, VALUE_LIMIT, Composer
-from oci.documents.document import SIZE_LIMIT, parse, render
 from oci.errors import InvalidDocument
 
 SENTENCE = f"{'x' * 40} {'y' * 45} zzz"
