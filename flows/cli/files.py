@@ -19,7 +19,7 @@ from oci.errors import InvalidInput
 from oci.export.export import push_to_archive
 from oci.files.decompress import UnpackLimits
 from oci.files.output import NEVER_REPLACED, check_output, output_folder
-from oci.files.walk import DEFAULT_EXCLUSIONS
+from oci.files.pack import DEFAULT_EXCLUSIONS
 from oci.output import to_dict
 from oci.reference import ArchiveName, LayoutFolder
 from oci.relocation.archive_source import named_in_archive, sealed

@@ -25,7 +25,7 @@ from oci.bundle.pull import PullRequest
 from oci.bundle.push import PushRequest
 from oci.errors import InvalidInput
 from oci.files.decompress import UnpackLimits
-from oci.files.walk import DEFAULT_EXCLUSIONS
+from oci.files.pack import DEFAULT_EXCLUSIONS
 from oci.options import Options, option, required
 from oci.reference import Reference, parse_any, parse_store
 from oci.registry.options import RegistryOptions

@@ -28,7 +28,7 @@ from oci.export.file_writer import ByteWriter, open_writer
 from oci.export.plan import ArchivePlan, Group, Volume, is_in_place
 from oci.export.planner import check_whole, plan_archive
 from oci.export.tar_plan import Part, StoredPart
-from oci.files.walk import FileEntry
+from oci.files.pack import FileEntry
 from oci.meter import unheard
 from oci.output import to_dict
 from oci.reference import LAYOUT_PREFIX, ArchiveName, LayoutFolder, Reference, Repository, StoreName

@@ -18,12 +18,13 @@ import struct
 import zlib
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, groupby
 
 from msgspec import Struct, field
 
 _HEADER = b"\x1f\x8b\x08\0\0\0\0\0\x04\xff"
+_STORED_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
 _BLOCK = 65_535
 _WINDOW = 1 << 15
 _LONGEST_COPY = 258
@@ -45,13 +46,26 @@ _DYNAMIC = "100"
 
 def compress(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Yields the gzip stream of `chunks`, which may be cut anywhere. Holds a few MB, whatever the size."""
-    checksum = size = 0
     matcher, writer = _Matcher(), _BitWriter()
-    yield _HEADER
+    return _framed(_HEADER, chunks, lambda block: _deflate(block, matcher, writer), writer)
+
+
+def store(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yields the gzip stream of `chunks` without compression, in blocks that are stored (RFC 1951, 3.2.4), as Go's
+    compress/gzip frames it at NoCompression."""
+    writer = _BitWriter()
+    return _framed(_STORED_HEADER, chunks, lambda block: writer.stored(block, _STORED), writer)
+
+
+def _framed(
+    header: bytes, chunks: Iterable[bytes], encode: Callable[[bytes], bytes], writer: _BitWriter
+) -> Iterator[bytes]:
+    checksum = size = 0
+    yield header
     for block in _blocks(chunks):
         checksum = zlib.crc32(block, checksum)
         size += len(block)
-        yield _deflate(block, matcher, writer)
+        yield encode(block)
     yield writer.stored(b"", _LAST_STORED) + struct.pack("<II", checksum, size & 0xFFFF_FFFF)
 
 

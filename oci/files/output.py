@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from oci.errors import Denied, InvalidInput
-from oci.files.walk import BUNDLE_FOLDER
+from oci.files.pack import BUNDLE_FOLDER
 from oci.output import store_error
 
 ABANDONED_AFTER = 24 * 3600.0

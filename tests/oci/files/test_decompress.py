@@ -52,6 +52,44 @@ def test_gzip_data_that_is_cut_short_is_refused(cut: int) -> None:
     assert str(caught.value) == "the layer's gzip data is cut short"
 
 
+ZSTD_LAYERS = {
+    "blocks": zstandard.compress(b"".join(bytes([n % 251]) * (n % 7) for n in range(200_000)), 1),
+    "checksum": zstandard.ZstdCompressor(write_checksum=True).compress(bytes(range(256)) * 9),
+    "raw": zstandard.ZstdCompressor(write_content_size=False).compress(bytes(range(256))),
+    "frames": zstandard.compress(b"a" * 300) + zstandard.compress(b"") + zstandard.compress(b"b"),
+    "skippable": zstandard.compress(b"c") + b"\x50\x2a\x4d\x18\x64\0\0\0" + bytes(100),
+    "long block": b"\x28\xb5\x2f\xfd\x20\x64" + (100 << 3 | 1).to_bytes(3, "little") + b"d" * 100,
+}
+
+
+FRAMES = {"frames": (19, 28), "skippable": (10,)}
+"""Where one ends and the next begins."""
+
+
+@pytest.mark.parametrize("name", ZSTD_LAYERS)
+def test_zstd_data_that_is_cut_short_anywhere_is_refused(name: str) -> None:
+    layer = ZSTD_LAYERS[name]
+    whole = b"".join(decompressed([layer]))
+    for cut in {*range(4, min(len(layer), 600)), *range(max(4, len(layer) - 40), len(layer))}:
+        pieces: list[bytes] = []
+        problem = ""
+        try:
+            pieces.extend(decompressed(chunked(layer[:cut], 100)))
+        except InvalidManifest as error:
+            problem = str(error)
+        between_frames = cut in FRAMES.get(name, ())
+        assert (cut, problem) == (cut, "" if between_frames else "the layer's zstd data is cut short")
+        assert whole.startswith(b"".join(pieces))
+
+
+def test_damage_in_zstd_data_is_no_cut() -> None:
+    layer = ZSTD_LAYERS["checksum"]
+    for changed in (layer[:-1] + bytes([layer[-1] ^ 1]), layer + b"\0\0garbage"):
+        with pytest.raises(InvalidManifest) as caught:
+            list(decompressed(chunked(changed, 100)))
+        assert str(caught.value) == "the layer's zstd data is damaged"
+
+
 def test_garbage_after_a_gzip_member_is_refused() -> None:
     with pytest.raises(InvalidManifest) as caught:
         list(decompressed([gzip.compress(b"a"), b"\0\0garbage"]))
