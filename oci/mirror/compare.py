@@ -28,8 +28,7 @@ from oci.mirror.comparison import (
     name_of,
 )
 from oci.mirror.config import Mirror, MirrorDestination
-from oci.mirror.head_cache import Below, HeadCache, compare_lock, held_in
-from oci.mirror.work import place
+from oci.mirror.head_cache import Below, HeadCache, StoreTags, compare_lock, held_in
 from oci.prune.versions import matches
 from oci.reference import ARCHIVE_PREFIX, ArchiveName, StoreName
 from oci.relocation.session import Session
@@ -66,20 +65,20 @@ class _Look:
         self._required = frozenset(selection.required(mirror.tags)) if mirror.source.repository else frozenset()
         self._now = shared.now or datetime.now(UTC)
         self._source_name = store
-        self._source: Source = session.source(store)
         self._broken: dict[str, TransshipError] = {}
-        self._destinations = {
-            str(place): opened for place in mirror.destinations if (opened := self._opened(place)) is not None
-        }
-        self._heads = HeadCache(session, {"": self._source, **self._destinations}, shared.breaker)
-        self._lists = self._heads.lists
+        """The destinations that can't be compared, by name."""
+        opened = {str(each): self._opened(each) for each in mirror.destinations}
+        stores = {name: destination for name, destination in opened.items() if destination is not None}
+        self._heads = HeadCache(session, session.source(store), stores, shared.breaker)
+        self._source = self._heads.source
+        self._destinations = self._heads.destinations
         self._below = Below(mirror, shared, self._heads, self._now)
         self._expected: dict[str, Digest | TransshipError] = {}
         """What each tag should show; with platforms, the digest of the index with fewer."""
 
     def compare(self) -> Comparison:
         tags_listed = self._list_source()
-        listed = self._lists[""] = frozenset(tags_listed) if tags_listed is not None else None
+        listed = self._source.listed = frozenset(tags_listed) if tags_listed is not None else None
         self._list_destinations()
         candidates = self._candidates(tags_listed)
         self._ask([tag for tag in candidates if not self._settled(tag)])
@@ -109,8 +108,8 @@ class _Look:
         results = self._dated(self._below.admitted(results))
         if any(rule.minimum_age for rule in self._mirror.tags):
             self._facts.looked(str(self._source_name), self._now)
-        digests = {tag: head.digest for tag in tags if (head := self._heads.shown("", tag))}
-        fresh = {name for name, listed_tags in self._lists.items() if name and listed_tags == frozenset()}
+        digests = {tag: head.digest for tag in tags if (head := self._source.shown(tag))}
+        fresh = {name for name, destination in self._destinations.items() if destination.listed == frozenset()}
         work = changes(self._mirror, results, digests, fresh, archives=not self._shared.only)
         most = self._mirror.limits.images_per_run
         return Comparison(
@@ -142,7 +141,7 @@ class _Look:
     def _list_source(self) -> list[str] | None:
         """None where no list is needed: a bundle, plain names of tags, or some tags and no rule that ranks them. With
         plain names a list that is refused is done without."""
-        self._refuse_if_useless("source", self._source_name)
+        self._heads.check(self._source)
         if self._mirror.source.bundle:
             return None
         if self._shared.only and not any(rule.latest for rule in self._mirror.tags):
@@ -150,45 +149,39 @@ class _Look:
         if self._names and not self._below.needs_lists(self._names):
             return None
         try:
-            tags = sorted(self._source.tags())
+            return sorted(self._heads.list(self._source))
         except TransshipError as error:
             self._breaker.failed(error)
             if self._names and isinstance(error, Refused):
                 return None
             raise
-        self._breaker.succeeded([place("source", self._source_name)])
-        return tags
 
     def _list_destinations(self) -> None:
         immutable = sum(map(self._immutable, self._names))
         unlisted = self._names and not self._shared.thorough and immutable < 2
         needs_none = unlisted and not self._below.needs_lists(self._names)
         for name, destination in self._destinations.items():
-            if self._shared.only or self._mirror.source.bundle or (needs_none and not isinstance(destination, Archive)):
-                self._lists[name] = None
+            if self._shared.only or self._mirror.source.bundle:
+                continue
+            if needs_none and not isinstance(destination.store, Archive):
                 continue
             try:
-                self._refuse_if_useless("destination", destination.name)
-                self._lists[name] = frozenset(destination.tags())
-                self._breaker.succeeded([place("destination", destination.name)])
+                self._heads.check(destination)
+                destination.listed = frozenset(self._heads.list(destination))
             except NotFound:
-                self._lists[name] = frozenset()
+                destination.listed = frozenset()
             except (Denied, Unauthorized):
-                # Each tag is asked for, and the write itself says what this login may do.
-                self._lists[name] = None
+                pass  # each tag is asked for, and the write itself says what this login may do
             except TransshipError as error:
                 self._breaker.failed(error)
-                if self._names and isinstance(error, Refused):
-                    self._lists[name] = None
-                else:
+                if not (self._names and isinstance(error, Refused)):
                     self._broken[name] = error
         if len(self._broken) == len(self._mirror.destinations):
             raise next(iter(self._broken.values()))
 
-    def _refuse_if_useless(self, side: str, store: StoreName) -> None:
-        cause = self._breaker.cause([place(side, store)])
-        if cause is not None:
-            raise cause
+    def _comparable(self) -> list[StoreTags]:
+        """Returns the destinations that could be opened and listed, or need no list."""
+        return [tags for name, tags in self._destinations.items() if name not in self._broken]
 
     def _candidates(self, listed: Sequence[str] | None) -> list[str]:
         """Tags that may be taken as far as their names say; the one name of a bundle."""
@@ -211,7 +204,7 @@ class _Look:
             and not self._below.late
             and self._immutable(tag)
             and not self._below.is_due(tag)
-            and all(tag in (listed_tags or ()) for name, listed_tags in self._lists.items() if name)
+            and all(tag in (destination.listed or ()) for destination in self._comparable())
         )
 
     def _immutable(self, tag: str) -> bool:
@@ -223,39 +216,38 @@ class _Look:
 
     def _vanished(self, tag: str) -> bool:
         """Says whether the source listed the tag and has it no more."""
-        return self._heads.known_absent("", tag)
+        return self._source.lacks(tag)
 
     # What it shows.
 
     def _ask(self, tags: Sequence[str]) -> None:
-        jobs = [
-            (name, tag)
-            for name, listed_tags in self._lists.items()
-            for tag in tags
-            if not name or listed_tags is None or tag in listed_tags
+        jobs = [(self._source, tag) for tag in tags]
+        jobs += [
+            (store, tag) for store in self._comparable() for tag in tags if store.listed is None or tag in store.listed
         ]
         self._heads.ask(jobs)
         self._heads.confirm([job for job in jobs if self._is_expected(*job)])
         if self._shared.thorough:  # one tag that nothing lists: the others are answered in the same way
-            absent = {name: tag for name, tag in reversed(jobs) if name and self._heads.known_absent(name, tag)}
+            absent = {store: tag for store, tag in reversed(jobs) if store is not self._source and store.lacks(tag)}
             self._heads.confirm(absent.items())
 
-    def _is_expected(self, name: str, tag: str) -> bool:
+    def _is_expected(self, store: StoreTags, tag: str) -> bool:
         """Whether a store should have the tag: it lists it, or the rules name it. An immutable one may be there."""
-        tags = self._lists[name]
-        if tags is not None:
-            return tag in tags
-        return self._immutable(tag) if name else tag in self._required or bool(self._mirror.source.bundle)
+        if store.listed is not None:
+            return tag in store.listed
+        if store is self._source:
+            return tag in self._required or bool(self._mirror.source.bundle)
+        return self._immutable(tag)
 
     def _narrow(self, tags: Sequence[str]) -> None:
-        heads = {tag: head for tag in tags if (head := self._heads.shown("", tag))}
+        heads = {tag: head for tag in tags if (head := self._source.shown(tag))}
         if not self._mirror.platforms:
             self._expected.update({tag: head.digest for tag, head in heads.items()})
             return
 
         def narrowed(head: Descriptor) -> Digest | TransshipError:
             try:
-                return self._facts.narrowed(self._session, self._source, head, self._mirror.platforms)
+                return self._facts.narrowed(self._session, self._source.store, head, self._mirror.platforms)
             except TransshipError as error:
                 return error
 
@@ -269,31 +261,27 @@ class _Look:
         if self._settled(tag):
             return True
         expected = self._expected.get(tag)
-        return bool(self._destinations) and all(self._shows(name, tag, expected) for name in self._destinations)
+        return bool(self._destinations) and all(each.shows(tag, expected) for each in self._destinations.values())
 
     def created(self, tags: Sequence[str]) -> Mapping[str, datetime | None]:
         """None for one that can't be read, so that its tag fails or waits, and no other."""
-        self._ask([tag for tag in tags if not self._heads.has("", tag)])
+        self._ask([tag for tag in tags if tag not in self._source.answers])
         return dict(zip(tags, self._session.workers.map(self._created, tags), strict=True))
 
     def _created(self, tag: str) -> datetime | None:
         """Reads it where that costs no quota: at a destination that has the same image."""
-        head = self._heads.shown("", tag)
+        head = self._source.shown(tag)
         if head is None:
             return None
-        here = next((store for name, store in self._destinations.items() if self._shows(name, tag, head.digest)), None)
+        here = next((each for each in self._destinations.values() if each.shows(tag, head.digest)), self._source)
         try:
-            return self._facts.created(self._session, here or self._source, head.digest)
+            return self._facts.created(self._session, here.store, head.digest)
         except TransshipError:
             return None
 
     def first_seen(self, tag: str) -> datetime | None:
-        head = self._heads.shown("", tag)
+        head = self._source.shown(tag)
         return self._facts.first_seen(str(self._source_name), head.digest, self._now) if head else None
-
-    def _shows(self, name: str, tag: str, digest: Digest | TransshipError | None) -> bool:
-        shown = self._heads.shown(name, tag)
-        return shown is not None and shown.digest == digest
 
     # What follows.
 
@@ -303,17 +291,17 @@ class _Look:
             if name in self._broken:
                 results.append(DestinationComparison(destination=name, error=self._broken[name]))
                 continue
-            listed = self._lists.get(name) if not self._mirror.source.bundle else None
-            extra = sorted(set(selection.visible(listed or ())) - set(tags) - too_young.keys())
-            compared = tuple(self._tag(name, tag) for tag in tags)
+            destination = self._destinations[name]
+            extra = sorted(set(selection.visible(destination.listed or ())) - set(tags) - too_young.keys())
+            compared = tuple(self._tag(destination, tag) for tag in tags)
             results.append(DestinationComparison(destination=name, tags=compared, extra=tuple(extra)))
         return results
 
-    def _tag(self, name: str, tag: str) -> TagComparison:
+    def _tag(self, destination: StoreTags, tag: str) -> TagComparison:
         if self._settled(tag):
             return TagComparison(tag=tag, state=TagState.IN_PLACE)
-        head, expected = self._heads.answer("", tag), self._expected.get(tag)
-        shown = self._heads.answer(name, tag)
+        head, expected = self._source.answers.get(tag), self._expected.get(tag)
+        shown = destination.answers.get(tag)
         error = next((answer for answer in (head, expected, shown) if isinstance(answer, TransshipError)), None)
         if error is None and tag in self._required and self._vanished(tag):
             hint = "correct the name, or write `optional: true` in its rule"
@@ -323,23 +311,23 @@ class _Look:
         shown_digest = shown.digest if isinstance(shown, Descriptor) else ""
         compared = TagComparison(tag=tag, state=TagState.IN_PLACE, source=expected, destination=shown_digest)
         if not shown_digest:
-            denial = self._heads.denials.get(name)
+            denial = destination.denial
             return replace(compared, state=TagState.MISSING, reason=f"not there, or hidden: {denial}" if denial else "")
         if shown_digest == expected:
-            return compared if self._has_locations(name) else replace(compared, state=TagState.STALE)
+            return compared if self._has_locations(destination) else replace(compared, state=TagState.STALE)
         if self._immutable(tag):
             reason = f"declared immutable, and the source shows {expected} by now; {shown_digest} is kept"
             return replace(compared, state=TagState.MUTATED, reason=reason)
         return replace(compared, state=TagState.STALE)
 
-    def _has_locations(self, name: str) -> bool:
+    def _has_locations(self, destination: StoreTags) -> bool:
         """Whether a bundle without a tag is whole: its locations are written last. All else needs none."""
         reference = self._mirror.source.reference
         if reference is None or reference.digest is None:
             return True
         locations = tagnames.locations(reference.digest)
-        self._heads.ask([(name, locations)])
-        return bool(self._heads.answer(name, locations))
+        self._heads.ask([(destination, locations)])
+        return bool(destination.answers.get(locations))
 
     def _dated(self, results: Sequence[DestinationComparison]) -> list[DestinationComparison]:
         """How long a destination has been behind is part of a check, not of a run."""

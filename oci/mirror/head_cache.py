@@ -40,74 +40,92 @@ from oci.store import Source
 from oci.units import counted
 
 
+class StoreTags:
+    """What one store shows: the tags that it lists, None where they weren't listed, and its answers: for each tag or
+    digest that was asked for a descriptor, None for what isn't there, or the error that came instead."""
+
+    def __init__(self, store: Source, side: str) -> None:
+        self.store = store
+        self.place = place(side, store.name)
+        self.listed: frozenset[str] | None = None
+        self.answers: dict[str, Descriptor | TransshipError | None] = {}
+        self.denial: TransshipError | None = None
+        """How it denied a tag, which may mean that there is none."""
+
+    def shown(self, tag: str) -> Descriptor | None:
+        answer = self.answers.get(tag)
+        return answer if isinstance(answer, Descriptor) else None
+
+    def shows(self, tag: str, digest: object) -> bool:
+        head = self.shown(tag)
+        return head is not None and head.digest == digest
+
+    def lacks(self, tag: str) -> bool:
+        """Says whether the tag was asked for and isn't there."""
+        return self.answers.get(tag, tag) is None
+
+
 class HeadCache:
-    """Of several stores: the source under the empty name, each destination under its own. An answer is a descriptor,
-    None for a tag that isn't there, or the error that came instead; a registry that turns out to be of no use is asked
-    no further."""
+    """The source and the destinations of a mirror, by their names. Each is asked once for a tag; a registry that turns
+    out to be of no use is asked no further."""
 
-    def __init__(self, session: Session, stores: Mapping[str, Source], breaker: Breaker) -> None:
+    def __init__(self, session: Session, source: Source, destinations: Mapping[str, Source], breaker: Breaker) -> None:
         self.session = session
-        self.stores = stores
-        self.lists: dict[str, frozenset[str] | None] = {}
-        """The tags of each store, the source's first; None where they weren't listed."""
+        self.source = StoreTags(source, "source")
+        self.destinations = {name: StoreTags(store, "destination") for name, store in destinations.items()}
         self._breaker = breaker
-        self._answers: dict[tuple[str, str], Descriptor | TransshipError | None] = {}
-        self.denials: dict[str, TransshipError] = {}
-        """By store: how it denied a tag, which may mean that there is none."""
 
-    def ask(self, jobs: Iterable[tuple[str, str]]) -> None:
+    def check(self, tags: StoreTags) -> None:
+        """Raises the cause for which nothing more is asked of the registry."""
+        cause = self._breaker.cause([tags.place])
+        if cause is not None:
+            raise cause
+
+    def list(self, tags: StoreTags) -> list[str]:
+        listed = list(tags.store.tags())
+        self._breaker.succeeded([tags.place])
+        return listed
+
+    def ask(self, jobs: Iterable[tuple[StoreTags, str]]) -> None:
         """Each job is a store and a tag or digest."""
-        new = [job for job in jobs if job not in self._answers]
-        self._answers.update(zip(new, self.session.workers.map(self._head, new), strict=True))
+        new = [(tags, tag) for tags, tag in jobs if tag not in tags.answers]
+        for (tags, tag), answer in zip(new, self.session.workers.map(self._head, new), strict=True):
+            tags.answers[tag] = answer
 
-    def confirm(self, jobs: Iterable[tuple[str, str]]) -> None:
+    def confirm(self, jobs: Iterable[tuple[StoreTags, str]]) -> None:
         """Asks by GET for tags that should be there and that HEAD doesn't find: behind some proxies HEAD is 404 for
         everything. When one turns up, all that HEAD didn't find there are asked for again. A login that is refused is
         the answer for all of them."""
-        for name, tag in jobs:
-            if not self.known_absent(name, tag) or name in self.denials:
+        for tags, tag in jobs:
+            if not tags.lacks(tag) or tags.denial is not None:
                 continue
-            absent = [job for job, answer in self._answers.items() if job[0] == name and answer is None]
+            absent = list(filter(tags.lacks, tags.answers))
             try:
-                self.stores[name].get_manifest(tag)
+                tags.store.get_manifest(tag)
             except NotFound:
                 continue
             except Denied as error:
-                self.denials[name] = error
+                tags.denial = error
             except TransshipError as error:
                 self._breaker.failed(error)
-                self._answers.update(dict.fromkeys(absent, error))
+                tags.answers.update(dict.fromkeys(absent, error))
             else:
-                self._answers = {job: answer for job, answer in self._answers.items() if job not in absent}
-                self.ask(absent)
+                for name in absent:
+                    del tags.answers[name]
+                self.ask((tags, name) for name in absent)
 
-    def answer(self, name: str, tag: str) -> Descriptor | TransshipError | None:
-        """None as well for a tag that was not asked for."""
-        return self._answers.get((name, tag))
-
-    def shown(self, name: str, tag: str) -> Descriptor | None:
-        answer = self._answers.get((name, tag))
-        return answer if isinstance(answer, Descriptor) else None
-
-    def has(self, name: str, tag: str) -> bool:
-        return (name, tag) in self._answers
-
-    def known_absent(self, name: str, tag: str) -> bool:
-        return self._answers.get((name, tag), tag) is None
-
-    def _head(self, job: tuple[str, str]) -> Descriptor | TransshipError | None:
-        name, tag = job
-        store = self.stores[name]
-        where = place("destination" if name else "source", store.name)
-        cause = self._breaker.cause([where])
-        if cause is not None:
+    def _head(self, job: tuple[StoreTags, str]) -> Descriptor | TransshipError | None:
+        tags, tag = job
+        try:
+            self.check(tags)
+        except TransshipError as cause:
             return cause
         try:
-            descriptor = store.head_manifest(tag)
+            descriptor = tags.store.head_manifest(tag)
         except TransshipError as error:
             self._breaker.failed(error)
             return error
-        self._breaker.succeeded([where])
+        self._breaker.succeeded([tags.place])
         return descriptor
 
 
@@ -123,7 +141,7 @@ class Below:
         self._heads = heads
         self._now = now
         self._selected = mirror.wanted_artifacts
-        self._source = str(heads.stores[""].name)
+        self._source = str(heads.source.store.name)
 
     def is_due(self, tag: str) -> bool:
         """Whether it is time to ask again what was attached to an image in place: as a referrer, or, where no tags are
@@ -141,7 +159,8 @@ class Below:
     def late(self) -> frozenset[str]:
         """Tags of cosign's that the source has and a destination hasn't, of images that may be mirrored. Known when
         the tags are listed."""
-        source, *destinations = self._heads.lists.values()
+        source = self._heads.source.listed
+        destinations = [destination.listed for destination in self._heads.destinations.values()]
         ends = tuple(f".{end}" for end in self._selected.tags)
         if not ends or self._mirror.platforms or source is None:
             return frozenset()
@@ -186,10 +205,10 @@ class Below:
 
     def _keys(self, tag: str) -> list[str]:
         """The image at each destination, as the facts name it."""
-        return [f"{name_of(self._mirror, tag)} {name}" for name in self._heads.stores if name]
+        return [f"{name_of(self._mirror, tag)} {name}" for name in self._heads.destinations]
 
     def _with_late(self, name: str, tag: TagComparison, *, due: bool) -> TagComparison:
-        digest, listed = Digest(tag.source), self._heads.lists[name]
+        digest, listed = Digest(tag.source), self._heads.destinations[name].listed
         late = [
             mark for mark in tagnames.cosign(digest) if mark in self.late and listed is not None and mark not in listed
         ]
@@ -211,11 +230,12 @@ class Below:
         itself."""
         if tag.state not in (TagState.IN_PLACE, TagState.MORE_THERE):
             return tag
-        digest, shown = Digest(tag.source), self._heads.shown(name, tag.tag)
+        digest, destination = Digest(tag.source), self._heads.destinations[name]
+        shown = destination.shown(tag.tag)
         try:
-            is_bundle = self._is_bundle(name, digest)
+            is_bundle = self._is_bundle(destination, digest)
             if is_bundle or (shown is not None and shown.is_index):
-                lost = _lost_below(self._session, self._heads.stores[name], {digest: is_bundle})
+                lost = _lost_below(self._session, destination.store, {digest: is_bundle})
             else:
                 lost = f"the locations of the bundle are lost; {_REPAIRED}" if self._mirror.source.bundle else ""
         except TransshipError as error:
@@ -225,10 +245,10 @@ class Below:
     def _attached(self, name: str, digest: Digest) -> tuple[list[str], list[str]]:
         """What is attached to an image at the source and not here, and the other way round: names of tags, digests of
         referrers. A tag counts as missing here when it shows something else. Raises what the stores raise."""
-        source = self._attached_in("", digest)
+        source = self._attached_in(self._heads.source, digest)
         if not (source or self._shared.thorough):
             return [], []
-        here = self._attached_in(name, digest)
+        here = self._attached_in(self._heads.destinations[name], digest)
         late = [name for name, artifact in source.items() if name not in here or here[name].digest != artifact.digest]
         more = [
             name
@@ -239,9 +259,9 @@ class Below:
         ]
         return late, more if self._shared.thorough else []
 
-    def _attached_in(self, name: str, digest: Digest) -> dict[str, Attached]:
+    def _attached_in(self, tags: StoreTags, digest: Digest) -> dict[str, Attached]:
         """What is attached to an image in a store, by the name of its tag or by its digest."""
-        attached = self._attachments.of_one(self._heads.stores[name], digest)
+        attached = self._attachments.of_one(tags.store, digest)
         return {artifact.tag or str(artifact.digest): artifact for artifact in attached}
 
     @cached_property
@@ -249,7 +269,8 @@ class Below:
         def failed(_: str, error: TransshipError) -> None:
             raise error
 
-        lists = {self._heads.stores[name].name: tags for name, tags in self._heads.lists.items() if tags is not None}
+        stores = (self._heads.source, *self._heads.destinations.values())
+        lists = {tags.store.name: tags.listed for tags in stores if tags.listed is not None}
         return Attachments(
             self._selected,
             self._session.workers,
@@ -258,13 +279,13 @@ class Below:
             noted=lambda where, text: self._session.meter.fallback(str(where.registry or where), text),
         )
 
-    def _is_bundle(self, name: str, digest: Digest) -> bool:
+    def _is_bundle(self, destination: StoreTags, digest: Digest) -> bool:
         """A relocated bundle has locations beside it."""
-        locations, tags = tagnames.locations(digest), self._heads.lists[name]
-        if tags is not None:
-            return locations in tags
-        self._heads.ask([(name, locations)])
-        return self._heads.shown(name, locations) is not None
+        locations = tagnames.locations(digest)
+        if destination.listed is not None:
+            return locations in destination.listed
+        self._heads.ask([(destination, locations)])
+        return destination.shown(locations) is not None
 
     def admitted(self, results: Sequence[DestinationComparison]) -> list[DestinationComparison]:
         """With the tags marked that are to move, in a check also those in place, and that the policy of signatures
@@ -273,19 +294,19 @@ class Below:
             return list(results)
         gate = self._session.gate(self._mirror.policy, signed=self._mirror.require_signatures)
         states = MOVED | ({TagState.IN_PLACE, TagState.MORE_THERE} if self._shared.thorough else set())
-        source, reference = self._heads.stores[""], self._mirror.source.reference
+        source, reference = self._heads.source, self._mirror.source.reference
         ages_count = gate.policy.has_minimum_age
 
         def marked(job: tuple[str, TagComparison]) -> TagComparison:
             name, tag = job
-            head = self._heads.shown("", tag.tag)
+            head = source.shown(tag.tag)
             if tag.state not in states or head is None:
                 return tag
             tag_name = "" if reference is not None and reference.digest else tag.tag
-            image = Reference(source.name, tag_name, head.digest)
+            image = Reference(source.store.name, tag_name, head.digest)
             age = self._facts.age(self._source, head.digest, self._now) if ages_count else None
             try:
-                decision = gate.decide(source, image, parse_store(name), age=age)
+                decision = gate.decide(source.store, image, parse_store(name), age=age)
             except TransshipError as error:
                 return tag.failed(error)
             return tag if decision.accepted else replace(tag, state=TagState.UNSIGNED, reason=decision.reason)

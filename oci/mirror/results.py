@@ -35,6 +35,10 @@ class FailedImage(Struct, frozen=True, kw_only=True):
     not_tried: bool = False
     """It wasn't even begun: `error` is a cause that it shares with others."""
 
+    def as_error(self, mirror: str = "") -> StoreError:
+        """`mirror` is what it is of, for a failure without names."""
+        return StoreError(self.error, subject=", ".join(self.names) or mirror, retryable=self.retryable)
+
 
 class MirrorReport(Struct, frozen=True, kw_only=True):
     """Numbers are of tags, or of bundles and locks, at all destinations together; `images` are those copied."""
@@ -77,16 +81,18 @@ class MirrorReport(Struct, frozen=True, kw_only=True):
         """To be given as `only`."""
         return tuple(dict.fromkeys(name for failed in self.failed for name in failed.names))
 
-    def __str__(self) -> str:
-        """One line."""
+    def line(self, *, mounted: bool = False) -> str:
+        """`web: 3 copied, 297 in place, 0 failed; 1.2 MiB sent, 12 requests in 3.4 s`; with what was `mounted`, too."""
         receipt = self.receipt
-        waiting = f", {self.held} too young" if self.held else ""
-        waiting += f", {self.waiting} left to the next run" if self.waiting else ""
-        spent = show_cost(receipt.total_requests, receipt.seconds)
-        return (
-            f"{self.mirror}: {self.copied} copied, {self.in_place} in place, {len(self.failed)} failed{waiting}; "
-            f"{show_size(receipt.bytes_written)} sent, {spent}"
-        )
+        tags = f"{self.copied} copied, {self.in_place} in place, {len(self.failed)} failed"
+        tags += f", {self.held} too young" if self.held else ""
+        tags += f", {self.waiting} left to the next run" if self.waiting else ""
+        moved = f"{show_size(receipt.bytes_written)} sent"
+        moved += f", {show_size(receipt.bytes_mounted)} mounted" if mounted else ""
+        return f"{self.mirror}: {tags}; {moved}, {show_cost(receipt.total_requests, receipt.seconds)}"
+
+    def __str__(self) -> str:
+        return self.line()
 
     def to_dict(self) -> dict[str, Any]:
         values = msgspec.to_builtins(self) | {"succeeded": self.succeeded, "only": list(self.failed_names)}
@@ -238,11 +244,7 @@ class MirrorIncomplete(Incomplete):
         super().__init__(
             f"{len(wrong)} of {len(report.mirrors)} mirrors aren't complete: {', '.join(wrong[:_NAMED])}{more}"
             + (f"; the first failure: {cause}" if cause else ""),
-            [
-                StoreError(failed.error, subject=", ".join(failed.names), retryable=failed.retryable)
-                for mirror in report.mirrors
-                for failed in mirror.failed
-            ],
+            [failed.as_error() for mirror in report.mirrors for failed in mirror.failed],
             some_done=any(mirror.copied or mirror.in_place for mirror in report.mirrors),
             hint=step or "run it again, or with `only` just what failed: what is there is not sent again",
         )
@@ -252,13 +254,27 @@ class MirrorIncomplete(Incomplete):
         return type(self), (self.report,)
 
 
+EXTRA = "extra"
+
+
 class DriftedTag(Struct, frozen=True, kw_only=True):
-    """`state` is one of TagState's, or extra. Failed: it couldn't be asked. More there is reported, and no drift."""
+    """`state` is one of TagState's, or EXTRA. Failed: it couldn't be asked. More there is reported, and no drift."""
 
     destination: str
     tag: str
     state: str
     reason: str = ""
+
+
+def drift_of(comparison: Comparison) -> list[DriftedTag]:
+    drift = [
+        DriftedTag(destination=destination, tag=tag.tag, state=tag.state.value, reason=tag.reason)
+        for destination, tag in comparison.tags()
+        if tag.state is not TagState.IN_PLACE
+    ]
+    for result in comparison.destinations:
+        drift.extend(DriftedTag(destination=result.destination, tag=tag, state=EXTRA) for tag in result.extra)
+    return drift
 
 
 class DriftReport(Struct, frozen=True, kw_only=True):
@@ -276,18 +292,11 @@ class DriftReport(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, comparison: Comparison, receipt: Receipt, lag: float | None) -> DriftReport:
-        drift = [
-            DriftedTag(destination=destination, tag=tag.tag, state=tag.state.value, reason=tag.reason)
-            for destination, tag in comparison.tags()
-            if tag.state is not TagState.IN_PLACE
-        ]
-        for result in comparison.destinations:
-            drift.extend(DriftedTag(destination=result.destination, tag=tag, state="extra") for tag in result.extra)
         return cls(
             mirror=comparison.mirror,
             source=comparison.source,
             in_place=comparison.count(TagState.IN_PLACE),
-            drift=drift,
+            drift=drift_of(comparison),
             held=len(comparison.too_young),
             lag_seconds=lag,
             error="; ".join(str(place.error) for place in comparison.destinations if place.error is not None),

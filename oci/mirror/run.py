@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from msgspec.structs import replace
 
+from oci import __version__
 from oci.bundle import tagnames
 from oci.cancel import CancelToken
 from oci.digest import Digest
@@ -28,14 +29,15 @@ from oci.mirror.results import INTERRUPTED, MirrorReport, made_of, not_begun, of
 from oci.mirror.selection import expanded
 from oci.mirror.work import WorkItem
 from oci.output import os_errors
-from oci.receipts.receipt import Counts, Place, RelocationReceipt
-from oci.receipts.record import BYTES, attach, begun, finished, policy_asked, receipt_of_tags, write_receipt
+from oci.receipts.receipt import Counts, Place, ReceivedImage, RelocationReceipt, Tool
+from oci.receipts.record import BYTES, attach, begun, by_name, finished, place_of, policy_asked, write_receipt
 from oci.reference import S3_PREFIX, ArchiveName, LayoutFolder, StoreName, parse_store
 from oci.registry.credentials.credential import ANONYMOUS, Credentials, Fixed
 from oci.registry.http.address_policy import host_of, is_loopback
 from oci.registry.options import RegistryOptions
+from oci.relocation.plan import Role
 from oci.relocation.session import Access, Session
-from oci.relocation.transfer import DONE
+from oci.relocation.transfer import DONE, PRESENT
 from oci.signatures.artifacts import MirrorReceipts
 from oci.signatures.keys import SigningKey, read_signing_key_file
 from oci.store import found_manifest
@@ -120,17 +122,35 @@ class MirrorRecorder:
         delivered: Sequence[ItemOutcome],
         files: Mapping[str, str] | None = None,
     ) -> RelocationReceipt:
-        return receipt_of_tags(
-            shown,
+        """Returns what is said of tags and what each shows, or of a digest that stands for itself. `files` are those of
+        an archive, all of which is new, and whose names no registry shows."""
+        files, copied = files or {}, {outcome.digest for outcome in delivered}
+        tags_of: dict[Digest, list[str]] = {}
+        for name, digest in sorted(shown.items()):
+            tags_of.setdefault(digest, []).extend([name] if name != digest else [])
+        images = tuple(
+            ReceivedImage(
+                digest=digest,
+                source=name_of(self._mirror, tags[0]) if tags else str(self._mirror.source),
+                role=Role.ROOT.value,
+                status=DONE if files or digest in copied else PRESENT,
+                tags=tuple(tags),
+            )
+            for digest, tags in tags_of.items()
+        )
+        present = sum(image.status == PRESENT for image in images)
+        amounts = {name: sum(getattr(outcome, name) for outcome in delivered) for name in BYTES}
+        return RelocationReceipt(
+            tool=Tool(version=__version__),
             source=Place(kind="mirror", name=str(self._mirror.source)),
-            source_of=lambda tag: name_of(self._mirror, tag) if tag else str(self._mirror.source),
-            destination=parse_store(result.destination),
-            copied=None if files else {outcome.digest for outcome in delivered},
-            files=files,
+            destination=replace(place_of(parse_store(result.destination)), locations=tuple(files)),
+            images=images,
+            tags={} if files else {tag: str(digest) for digest, tags in tags_of.items() for tag in tags},
             parameters={name: value for name, value in self._mirror.to_dict().items() if name not in _NO_RULES},
             policy=policy_asked(session, self._mirror, result.destination),
             run=finished(self._run),
-            counts=Counts(**{name: sum(getattr(outcome, name) for outcome in delivered) for name in BYTES}),
+            counts=Counts(copied=len(images) - present, present=present, **amounts),
+            files=by_name(files),
         )
 
     def _write(self, receipt: RelocationReceipt, number: int) -> None:

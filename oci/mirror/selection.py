@@ -43,11 +43,13 @@ class Ages(Protocol):
     def created(self, tags: Sequence[str]) -> Mapping[str, datetime | None]:
         """When each was made; None where its image doesn't say."""
 
-    def in_place(self, tag: str) -> bool:
+    def in_place(self, tag: str) -> bool:  # noqa: ARG002 - for those that know destinations
         """Whether the destinations have it already: no age keeps it from being where it is."""
+        return False
 
-    def first_seen(self, tag: str) -> datetime | None:
+    def first_seen(self, tag: str) -> datetime | None:  # noqa: ARG002 - for those that remember
         """When this machine saw the tag's image for the first time; None where it was there at the first look."""
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,7 +359,7 @@ def _tags_to_keep(
     return sorted(kept_tags)
 
 
-class SourceAges:
+class SourceAges(Ages):
     """Of images at the source; what is in place somewhere is asked for as well."""
 
     def __init__(self, session: Session, source: Source) -> None:
@@ -370,14 +372,6 @@ class SourceAges:
         unread = [tag for tag in tags if tag not in self._dates]
         self._dates.update(zip(unread, self._session.workers.map(self._created, unread), strict=True))
         return {tag: self._dates[tag] for tag in tags}
-
-    def in_place(self, tag: str) -> bool:
-        del tag
-        return False
-
-    def first_seen(self, tag: str) -> datetime | None:
-        del tag
-        return None
 
     def _created(self, tag: str) -> datetime | None:
         descriptor = self._source.head_manifest(tag)

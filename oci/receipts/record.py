@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 from msgspec.structs import replace
 
@@ -31,11 +30,11 @@ from oci.receipts.receipt import (
     Tool,
 )
 from oci.reference import ArchiveName, LayoutFolder, StoreName
-from oci.relocation.plan import Plan, Role
+from oci.relocation.plan import Plan
 from oci.relocation.request import CopyOptions, ReceiptOptions, RelocationRequest
 from oci.relocation.run import RelocationResult, Verify
 from oci.relocation.session import Session
-from oci.relocation.transfer import DONE, PRESENT
+from oci.relocation.transfer import PRESENT
 from oci.relocation.verify import Verification
 from oci.signatures.artifacts import GateOptions
 from oci.signatures.bundle import BUNDLE_V03, PREDICATE_ANNOTATION, RECEIPT_TYPE
@@ -106,7 +105,7 @@ class Recorder:
         receipt = replace(
             bare,
             destination=replace(bare.destination, kind=kind, locations=tuple(files)),
-            files=_by_name(files),
+            files=by_name(files),
             run=finished(self._run),
             counts=Counts(
                 copied=len(bare.images) - present,
@@ -157,7 +156,7 @@ def receipt_of(
             name=plan.source,
             digest=str(root.rewritten_from or root.digest) if root is not None else "",
         ),
-        destination=_place(name),
+        destination=place_of(name),
         images=tuple(
             ReceivedImage(
                 digest=image.digest,
@@ -175,51 +174,8 @@ def receipt_of(
     )
 
 
-def receipt_of_tags(
-    shown: Mapping[str, Digest],
-    *,
-    source: Place,
-    source_of: Callable[[str], str],
-    destination: StoreName,
-    copied: Collection[str] | None,
-    files: Mapping[str, str] | None,
-    parameters: Mapping[str, Any],
-    policy: Policy,
-    run: Run,
-    counts: Counts,
-) -> RelocationReceipt:
-    """Returns what is said of tags and what each shows, or of a digest that stands for itself. `source_of` says where
-    a tag comes from, for what has none the empty one; `copied` are the digests that are new, None for all; `files`
-    those of an archive, whose names no registry shows."""
-    tags_of: dict[Digest, list[str]] = {}
-    for name, digest in sorted(shown.items()):
-        tags_of.setdefault(digest, []).extend([name] if name != digest else [])
-    images = tuple(
-        ReceivedImage(
-            digest=digest,
-            source=source_of(tags[0] if tags else ""),
-            role=Role.ROOT.value,
-            status=DONE if copied is None or digest in copied else PRESENT,
-            tags=tuple(tags),
-        )
-        for digest, tags in tags_of.items()
-    )
-    present = sum(image.status == PRESENT for image in images)
-    return RelocationReceipt(
-        tool=Tool(version=__version__),
-        source=source,
-        destination=replace(_place(destination), locations=tuple(files or ())),
-        images=images,
-        tags={} if files else {tag: str(digest) for digest, tags in tags_of.items() for tag in tags},
-        parameters=parameters,
-        policy=policy,
-        run=run,
-        counts=replace(counts, copied=len(images) - present, present=present),
-        files=_by_name(files or {}),
-    )
-
-
-def _by_name(files: Mapping[str, str]) -> dict[str, str]:
+def by_name(files: Mapping[str, str]) -> dict[str, str]:
+    """Returns what a receipt says of the files of an archive: their names, without the place."""
     return {os.path.basename(location): digest for location, digest in files.items()}
 
 
@@ -235,7 +191,7 @@ def attach(destination: Destination, root: Descriptor, data: bytes) -> Digest:
     return manifest.digest
 
 
-def _place(name: StoreName) -> Place:
+def place_of(name: StoreName) -> Place:
     """Returns a destination as receipts have it: of an archive, the locations say where it is."""
     if isinstance(name, ArchiveName):
         return Place(kind=ARCHIVE)

@@ -18,7 +18,7 @@ from oci.mirror.compare import compare
 from oci.mirror.comparison import Comparison, DestinationComparison, TagState, TooFewTags
 from oci.mirror.config import Mirror
 from oci.mirror.execute import MirrorPlan, PlannedItem, plan_mirror
-from oci.mirror.results import MirrorReport
+from oci.mirror.results import EXTRA, MirrorReport, drift_of
 from oci.mirror.run import SIDE_BY_SIDE
 from oci.mirror.selection import Verdict, expanded, explain
 from oci.relocation.session import Session
@@ -112,6 +112,7 @@ def _sizes(planned: MirrorPlan | PlannedItem) -> tuple[str, str]:
 
 
 _DRIFT = ("Mirror", "Destination", "Tag", "State", "Reason")
+_UNTAKEN = "the mirror doesn't take it"
 
 
 @verb("check", "", "web charts -f mirrors.yaml", "-f mirrors.yaml --json")
@@ -137,18 +138,11 @@ def check(invocation: Invocation, /, **flags: Any) -> int:
     now = datetime.now(UTC)
     described = [comparison.to_dict() | {"lag_seconds": comparison.lag(now)} for comparison in comparisons]
     invocation.output.report(flags["report"], {"mirrors": described})
-    rows: list[list[str]] = []
-    for comparison in comparisons:
-        rows += [
-            [comparison.mirror, destination, tag.tag, tag.state.value, tag.reason]
-            for destination, tag in comparison.tags()
-            if tag.state is not TagState.IN_PLACE
-        ]
-        rows += [
-            [comparison.mirror, destination.destination, tag, "extra", "the mirror doesn't take it"]
-            for destination in comparison.destinations
-            for tag in destination.extra
-        ]
+    rows = [
+        [comparison.mirror, tag.destination, tag.tag, tag.state, _UNTAKEN if tag.state == EXTRA else tag.reason]
+        for comparison in comparisons
+        for tag in drift_of(comparison)
+    ]
     invocation.output.table("Drift", _DRIFT, rows)
     if failures:
         raise Incomplete(

@@ -15,6 +15,7 @@ from flows.cli.click_ext import Invocation, boolean, verb
 from flows.cli.flags import Age, metrics_flag, output_file, registry_flags, store_flags
 from flows.cli.mirror.file import Mirrors, audit_flag, mirror_flags
 from flows.cli.mirror.plan import warn_of_absent
+from flows.cli.output import Output
 from flows.cli.progress import Rates, clock, progress_flag, shown
 from oci.errors import Cancelled, Incomplete, NotTrusted, StoreError, TransshipError
 from oci.meter import Receipt, export_metrics
@@ -25,7 +26,7 @@ from oci.mirror.results import INTERRUPTED, MirrorReport, mirror_metrics
 from oci.mirror.run import run_mirrors
 from oci.mirror.work import WorkItem
 from oci.relocation.transfer import DONE
-from oci.units import counted, show_cost, show_size
+from oci.units import counted, show_size
 
 _NAME = 30
 
@@ -144,7 +145,7 @@ def run(invocation: Invocation, /, **flags: Any) -> None:
         reports.append(report)
         progress.finished(report.mirror, failed=not report.succeeded)
         if has_news(report):
-            _say_run(invocation, report)
+            _say_run(output, report)
 
     def compared(mirror: Mirror, comparison: Comparison) -> None:
         progress.compared(mirror.name, sum(len(target.tags) for item in comparison.work for target in item.targets))
@@ -189,19 +190,12 @@ def run(invocation: Invocation, /, **flags: Any) -> None:
     _raise_failures(reports)
 
 
-def _say_run(invocation: Invocation, report: MirrorReport) -> None:
-    warn_of_absent(invocation.output, report)
-    waiting = f", {report.held} too young" if report.held else ""
-    waiting += f", {report.waiting} left to the next run" if report.waiting else ""
-    receipt = report.receipt
-    for registry, texts in sorted(receipt.fallbacks.items()):
+def _say_run(output: Output, report: MirrorReport) -> None:
+    warn_of_absent(output, report)
+    for registry, texts in sorted(report.receipt.fallbacks.items()):
         for text in texts:
-            invocation.output.line(f"{report.mirror} | {registry}: {text}")
-    invocation.output.summary(
-        f"{report.mirror}: {report.copied} copied, {report.in_place} in place, {len(report.failed)} failed{waiting}; "
-        f"{show_size(receipt.bytes_written)} sent, {show_size(receipt.bytes_mounted)} mounted, "
-        f"{show_cost(receipt.total_requests, receipt.seconds)}"
-    )
+            output.line(f"{report.mirror} | {registry}: {text}")
+    output.summary(report.line(mounted=True))
 
 
 def _raise_failures(reports: Sequence[MirrorReport]) -> None:
@@ -216,8 +210,7 @@ def _raise_failures(reports: Sequence[MirrorReport]) -> None:
             if failed.not_tried or failed.error in causes:
                 skipped += 1
                 continue
-            subject = ", ".join(failed.names) or f"mirror {report.mirror}"
-            failures.append(StoreError(failed.error, subject=subject, retryable=failed.retryable))
+            failures.append(failed.as_error(f"mirror {report.mirror}"))
         failures.extend(StoreError("immutable, and moved at the source", subject=tag) for tag in report.mutated)
         failures.extend(NotTrusted(reason, subject=tag) for tag, reason in report.refusals.items())
     names = [report.mirror for report in reports if not report.succeeded]
