@@ -6,8 +6,8 @@ import os
 from typing import TYPE_CHECKING
 
 from flows import be_patient, check_server_address
+from oci.archive.options import ExportOptions
 from oci.errors import Unavailable
-from oci.export.options import ExportOptions
 from oci.registry.options import DEFAULT_CONCURRENCY
 from oci.relocation.request import ReceiptOptions, RelocationRequest
 from oci.relocation.run import Verify

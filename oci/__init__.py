@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from oci.archive.options import ExportOptions as ExportOptions
     from oci.bundle.lockfile import BundleLock as BundleLock
     from oci.bundle.lockfile import ImagesLock as ImagesLock
     from oci.bundle.lockfile import LockedImage as LockedImage
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from oci.errors import TransshipError as TransshipError
     from oci.errors import Unauthorized as Unauthorized
     from oci.errors import Unavailable as Unavailable
-    from oci.export.options import ExportOptions as ExportOptions
     from oci.library import Archive as Archive
     from oci.library import Layout as Layout
     from oci.library import Registry as Registry
@@ -84,7 +84,7 @@ _HOMES = {
         "Unauthorized",
         "Unavailable",
     ),
-    "oci.export.options": ("ExportOptions",),
+    "oci.archive.options": ("ExportOptions",),
     "oci.library": (
         "Archive",
         "Layout",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from oci.archive import source as archive_source
 from oci.archive.open import open_readers
-from oci.archive.s3_options import S3Options
+from oci.archive.options import ExportOptions, S3Options
 from oci.bundle import describe as bundle_describe
 from oci.bundle import image as bundle_image
 from oci.bundle import tagnames
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from oci.bundle.pull import Pulled
     from oci.bundle.push import Pushed
     from oci.export.export import ArchiveReport
-    from oci.export.options import ExportOptions
     from oci.mirror.results import MirrorReport
     from oci.prune.execute import PruneReport
     from oci.prune.plan import Keep, PrunePlan
@@ -154,8 +153,6 @@ def copy(
     path, name = (named_archive(to) if docker else None) or ("", "")
     request = request_of(source, f"{ARCHIVE_PREFIX}{path}" if docker else to, **options)
     if to.startswith(OCI_ARCHIVE_PREFIX):
-        from oci.export.options import ExportOptions  # noqa: PLC0415
-
         export = (export or ExportOptions()).with_(format="oci-layout")
     recorder = None
     if receipts:

@@ -17,10 +17,10 @@ from prefect.logging import get_run_logger
 
 from oci.archive.inventory import Verdict, verify_archive
 from oci.archive.open import link_to
+from oci.archive.options import ExportOptions
 from oci.errors import Incomplete, IntegrityError, InvalidInput, StoreError
 from oci.export.assembly import WriteReport
 from oci.export.export import ArchiveReport, begin_archive, finish_archive, write_parts
-from oci.export.options import ExportOptions
 from oci.export.plan import ArchivePlan, Group, is_written
 from oci.export.planner import plan_archive
 from oci.export.tar_plan import Part

@@ -18,7 +18,7 @@ from prefect.client.schemas.objects import BlockDocument
 from prefect.exceptions import ObjectNotFound
 from pydantic import Field, SecretStr, ValidationError, field_validator
 
-from oci.archive.s3_options import S3Options
+from oci.archive.options import S3Options
 from oci.errors import InvalidInput
 from oci.mirror.config import MirrorsConfig
 from oci.mirror.reader import parse_config, read_config

@@ -15,9 +15,8 @@ from prefect.utilities.callables import parameter_schema
 
 from flows import describe, mirror, mirror_check, prune, pull, push, relocate, tags, verify, verify_receipt
 from flows.cli.app import root
-from oci.archive.s3_options import S3Options
+from oci.archive.options import ExportOptions, S3Options
 from oci.errors import InvalidInput
-from oci.export.options import ExportOptions
 from oci.files.decompress import UnpackLimits
 from oci.mirror.reader import json_schema
 from oci.options import Option, Options, leaves_of

@@ -16,7 +16,7 @@ import flows
 import oci
 import tasks
 from flows.cli.click_ext import Invocation
-from oci.archive.s3_options import S3Options
+from oci.archive.options import S3Options
 from oci.registry.credentials.config_files import ConfigFile, HelperProgram
 from oci.registry.credentials.credential import Credential, Fixed
 from oci.registry.options import RegistryOptions

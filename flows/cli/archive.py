@@ -15,7 +15,7 @@ import msgspec
 from flows.cli.click_ext import Invocation, boolean, verb
 from flows.cli.flags import (
     concurrency_flag,
-    export_flags,
+    flags_of,
     offline,
     open_session,
     output_file,
@@ -28,11 +28,11 @@ from flows.cli.source import announce, metrics_exported, source_flags, warn_of_l
 from oci.archive.entry import DOCKER_ARCHIVE
 from oci.archive.inventory import blobs_of, compare, images_of, verify_archive
 from oci.archive.open import in_object_store
+from oci.archive.options import ExportOptions
 from oci.archive.source import Archive
 from oci.digest import Digest
 from oci.errors import Incomplete, InvalidInput, StoreError
 from oci.export.export import ArchiveReport, docker_images, seal_archive, write_archive, write_docker
-from oci.export.options import ExportOptions
 from oci.export.plan import ArchivePlan, Volume
 from oci.export.planner import plan_archive, plan_resumed
 from oci.export.tar_plan import Part
@@ -158,7 +158,7 @@ def diff(invocation: Invocation, /, before: str, after: str) -> None:
 @source_flags(leave_out=_OF_NAMES)
 @output_file("--to-tar", "The archive that would be written: a file, or s3://BUCKET/KEY.")
 @concurrency_flag("Requests at a time")
-@export_flags
+@flags_of(ExportOptions, "tarball")
 @store_flags
 @registry_flags(sides=True)
 def plan(invocation: Invocation, /, tarball: ExportOptions, source: dict[str, Any], **flags: Any) -> None:

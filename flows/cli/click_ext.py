@@ -19,7 +19,7 @@ from oci.errors import InvalidInput
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from oci.archive.s3_options import S3Options
+    from oci.archive.options import S3Options
     from oci.registry.options import RegistryOptions
 
 

@@ -14,7 +14,6 @@ from flows.cli.click_ext import Invocation, boolean, verb
 from flows.cli.flags import (
     access,
     concurrency_flag,
-    export_flags,
     flags_of,
     metrics_flag,
     open_session,
@@ -27,9 +26,9 @@ from flows.cli.output import Output
 from flows.cli.progress import RelocationProgress, progress_flag, shown
 from flows.cli.source import announce, metrics_exported, source_flags, warn_of_layers
 from oci.archive.entry import DOCKER_ARCHIVE, OCI_LAYOUT
+from oci.archive.options import ExportOptions
 from oci.bundle.lockfile import write_lock
 from oci.errors import Incomplete, InvalidInput, InvalidReference, PartFailed
-from oci.export.options import ExportOptions
 from oci.meter import METRICS_FILE
 from oci.output import check_outputs
 from oci.reference import LAYOUT_PREFIX, OCI_ARCHIVE_PREFIX, ArchiveName, named_archive, parse_store
@@ -95,7 +94,7 @@ _RARE = """--repo-based-tags --name-images --only --cosign-signatures --ignore-b
 @metrics_flag
 @progress_flag
 @boolean("--monitor", help="Run as a Prefect flow: progress, history and report in its UI.")
-@export_flags
+@flags_of(ExportOptions, "tarball")
 @store_flags
 @registry_flags(sides=True)
 def copy(

@@ -15,7 +15,7 @@ import click
 
 from flows.cli.click_ext import Invocation, Number, boolean
 from flows.cli.output import VisibleFormatter
-from oci.archive.s3_options import S3Options
+from oci.archive.options import S3Options
 from oci.errors import InvalidInput
 from oci.meter import METRICS_FILE, PUSHGATEWAY
 from oci.options import Option, Options, assemble, leaves_of
@@ -284,13 +284,6 @@ def store_flags(command: F) -> F:
         return command(invocation, **values)
 
     return flags_of(S3Options, "store")(with_store)  # type: ignore[return-value]
-
-
-def export_flags(command: F) -> F:
-    """Adds the flags of how an archive is written; the command gets them as `tarball: ExportOptions`."""
-    from oci.export.options import ExportOptions  # noqa: PLC0415 - for commands that may write an archive
-
-    return flags_of(ExportOptions, "tarball")(command)
 
 
 def registry_flags(*, sides: bool = False) -> Callable[[F], F]:

@@ -24,8 +24,8 @@ from flows.parameters.forms import (
 )
 from oci.archive.entry import OCI_LAYOUT
 from oci.archive.open import in_object_store
+from oci.archive.options import ExportOptions
 from oci.errors import InvalidInput
-from oci.export.options import ExportOptions
 from oci.export.plan import Group
 from oci.mirror.config import BLOCK
 from oci.options import Options, option, required

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from msgspec import Struct
 
-from oci.archive.s3_options import S3Options
+from oci.archive.options import S3Options
 from oci.cancel import CancelToken
 from oci.digest import READ_SIZE
 from oci.errors import Cancelled, IntegrityError, InvalidManifest, NotFound, NotSigned

@@ -24,7 +24,7 @@ from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshabl
 from botocore.exceptions import BotoCoreError, ClientError, InvalidRegionError, NoCredentialsError
 from botocore.session import Session as BotocoreSession
 
-from oci.archive.s3_options import S3Options
+from oci.archive.options import S3Options
 from oci.cancel import CancelToken
 from oci.digest import READ_SIZE
 from oci.errors import (

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, TypeAlias
 
 from oci.archive.open import ByteReader, FileReader, in_object_store
-from oci.archive.s3_options import S3Options
+from oci.archive.options import S3Options
 from oci.cancel import CancelToken
 from oci.descriptor import parse_json
 from oci.digest import READ_SIZE, Chunk

@@ -15,6 +15,7 @@ from oci.archive import index_json, manifest_json
 from oci.archive.entry import IMGPKG, ArchiveEntry
 from oci.archive.index import TRANSSHIP_JSON, RequiredBlob, TransshipJson
 from oci.archive.open import in_object_store
+from oci.archive.options import SMALLEST, ExportOptions
 from oci.archive.source import Archive
 from oci.descriptor import DOCKER_LIST, DOCKER_MANIFEST
 from oci.digest import Digest, digest_of
@@ -30,7 +31,6 @@ from oci.errors import (
 )
 from oci.export import tar_plan
 from oci.export.file_writer import open_writer
-from oci.export.options import SMALLEST, ExportOptions
 from oci.export.plan import ArchivePlan, Volume, is_written
 from oci.export.tar_plan import MemberContent, PlannedMember, TarPlan, lay_out
 from oci.files import tar

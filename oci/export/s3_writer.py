@@ -14,8 +14,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 from oci.archive.open import ByteReader
+from oci.archive.options import WHEN_REQUIRED
 from oci.archive.s3 import FINGERPRINT, S3, S3Object, S3Reader
-from oci.archive.s3_options import WHEN_REQUIRED
 from oci.descriptor import parse_json
 from oci.digest import READ_SIZE
 from oci.errors import Denied, IntegrityError, InvalidDocument, NotFound, Refused, StoreError, TransshipError

@@ -16,9 +16,9 @@ from functools import cached_property
 from msgspec import Struct
 from msgspec.structs import replace
 
+from oci.archive.options import DEFAULT_SIZE, SMALLEST
 from oci.digest import Chunk, Digest
 from oci.errors import InvalidInput
-from oci.export.options import DEFAULT_SIZE, SMALLEST
 from oci.files import tar
 
 MOST_PARTS = 10_000

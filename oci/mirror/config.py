@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 
-from oci.archive.s3_options import S3Options
+from oci.archive.options import S3Options
 from oci.errors import InvalidInput, did_you_mean
 from oci.mirror.policy import Checked, Pattern, Policy
 from oci.options import Options, option, required

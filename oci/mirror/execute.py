@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
+from oci.archive.options import ExportOptions
 from oci.digest import Digest
 from oci.errors import Incomplete, StoreError, TransshipError
 from oci.export.export import write_archive
-from oci.export.options import ExportOptions
 from oci.export.plan import ArchivePlan
 from oci.export.planner import plan_archive
 from oci.meter import PartThreads, unheard

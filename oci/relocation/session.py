@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from msgspec import Struct, field
 
-from oci.archive.s3_options import S3Options
+from oci.archive.options import S3Options
 from oci.bundle.image import blob_bytes
 from oci.cancel import CancelToken
 from oci.descriptor import Descriptor

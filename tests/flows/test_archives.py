@@ -14,8 +14,8 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, Fl
 from pydantic import SecretStr
 
 from flows import RelocateParameters, RelocationReport, SourceKind, TarballOptions, Verify, relocate_sync
+from oci.archive.options import ExportOptions
 from oci.errors import InvalidInput, NotFound
-from oci.export.options import ExportOptions
 from oci.relocation.request import CopyOptions
 from tasks.artifacts.pages import NOT_COMPLETE
 from tasks.artifacts.report import artifact_key

@@ -9,7 +9,7 @@ import pytest
 
 from flows import monitor
 from flows.parameters.relocate import TarballOptions
-from oci.export.options import ExportOptions
+from oci.archive.options import ExportOptions
 from oci.registry.credentials.credential import Credential, Credentials, Fixed
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Access

@@ -20,7 +20,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from oci.archive.s3_options import S3Options
+from oci.archive.options import S3Options
 from tests.support.parent import ending_with_parent
 
 START_SECONDS = 120.0

@@ -14,9 +14,9 @@ from typing import Any, Self
 
 from oci import library
 from oci.archive.inventory import verify_archive
+from oci.archive.options import ExportOptions
 from oci.errors import Incomplete, StoreError, TransshipError
 from oci.export.export import write_archive
-from oci.export.options import ExportOptions
 from oci.export.planner import plan_archive
 from oci.reference import ArchiveName
 from oci.relocation.planner import make_plan

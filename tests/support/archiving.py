@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from oci.archive.options import ExportOptions
 from oci.export.export import ArchiveReport, write_archive
-from oci.export.options import ExportOptions
 from oci.export.plan import ArchivePlan
 from oci.export.planner import plan_archive
 from oci.reference import ArchiveName

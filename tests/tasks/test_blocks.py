@@ -17,7 +17,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.logging import disable_run_logger
 from pydantic import SecretStr, ValidationError
 
-from oci.archive.s3_options import S3Options
+from oci.archive.options import S3Options
 from oci.errors import InvalidInput
 from oci.registry.options import RegistryOptions
 from oci.relocation.session import Access

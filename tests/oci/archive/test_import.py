@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from oci.archive.entry import OCI_LAYOUT
+from oci.archive.options import ExportOptions
 from oci.bundle import tagnames
 from oci.digest import Digest
 from oci.errors import Incomplete, IntegrityError, InvalidInput, InvalidManifest, NotFound, TransshipError
-from oci.export.options import ExportOptions
 from oci.reference import ArchiveName
 from oci.relocation.request import RelocationRequest
 from oci.relocation.run import result_lock

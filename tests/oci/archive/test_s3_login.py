@@ -10,8 +10,8 @@ from urllib.parse import parse_qs
 import pytest
 from msgspec.structs import replace
 
+from oci.archive.options import S3Options
 from oci.archive.s3 import S3
-from oci.archive.s3_options import S3Options
 from oci.errors import Denied, Unauthorized
 from oci.export.s3_writer import S3Writer
 from oci.meter import Meter

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from oci.archive.entry import IMGPKG, OCI_LAYOUT
+from oci.archive.options import ExportOptions
 from oci.errors import InvalidManifest
-from oci.export.options import ExportOptions
 from oci.export.tar_plan import MOST_PARTS_OF_A_FILE, MemberContent, cut, lay_out
 from tests.servers.docker_registry import DockerRegistry
 from tests.support.archiving import archived

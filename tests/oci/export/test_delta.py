@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from oci.archive.entry import IMGPKG, OCI_LAYOUT
+from oci.archive.options import ExportOptions
 from oci.errors import InvalidInput, NotFound
-from oci.export.options import ExportOptions
 from oci.reference import ArchiveName
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.skopeo import raw_manifest

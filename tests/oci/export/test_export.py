@@ -12,9 +12,9 @@ import pytest
 
 from oci.archive import manifest_json
 from oci.archive.entry import OCI_LAYOUT
+from oci.archive.options import ExportOptions
 from oci.errors import Incomplete, InvalidInput, InvalidManifest
 from oci.export.export import sums_of, write_sums
-from oci.export.options import ExportOptions
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.skopeo import raw_manifest, skopeo
 from tests.support import imgpkg_tarball as imgpkg

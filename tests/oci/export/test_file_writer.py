@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
+from oci.archive.options import ExportOptions
 from oci.cancel import CancelToken
 from oci.errors import Cancelled, IntegrityError, InvalidInput, NotFound, Refused, StoreError, Unavailable
 from oci.export.export import begin_archive, finish_archive, write_archive, write_parts
 from oci.export.file_writer import FileWriter
-from oci.export.options import ExportOptions
 from oci.export.tar_plan import Part
 from oci.relocation.session import Session
 from tests.faults.proxy import Fault, FaultProxy
@@ -40,7 +40,7 @@ PARTS_OF_FIRST = 4
 _EXPORT = """
 import sys
 from pathlib import Path
-from oci.export.options import ExportOptions
+from oci.archive.options import ExportOptions
 from tests.support.archiving import archived
 archived(Path(sys.argv[1]), image=sys.argv[2], options=ExportOptions(part_size=int(sys.argv[3])), concurrency=4,
          resume=sys.argv[4] == "resume")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from oci.archive.options import ExportOptions
 from oci.errors import IntegrityError, Refused
 from oci.export.export import ArchiveReport, begin_archive, finish_archive, write_archive, write_parts
-from oci.export.options import ExportOptions
 from oci.export.planner import plan_archive, plan_resumed
 from oci.meter import Meter
 from oci.registry.credentials.credential import Credentials

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from oci.archive.open import open_reader
+from oci.archive.options import WHEN_REQUIRED, WHEN_SUPPORTED
 from oci.archive.s3 import S3
-from oci.archive.s3_options import WHEN_REQUIRED, WHEN_SUPPORTED
 from oci.cancel import CancelToken
 from oci.errors import Cancelled, Denied, NotFound, Refused, StoreError
 from oci.export import assembly

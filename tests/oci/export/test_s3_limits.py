@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from oci.archive.entry import IMGPKG
+from oci.archive.options import SMALLEST
 from oci.digest import Digest
-from oci.export.options import SMALLEST
 from oci.export.tar_plan import MOST_PARTS, MemberContent, Part, TarPlan, cut, groups, lay_out
 
 MIB, GIB, TIB = 1 << 20, 1 << 30, 1 << 40

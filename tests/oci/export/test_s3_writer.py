@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from oci.archive.open import open_reader
+from oci.archive.options import WHEN_REQUIRED, WHEN_SUPPORTED, S3Options
 from oci.archive.s3 import S3
-from oci.archive.s3_options import WHEN_REQUIRED, WHEN_SUPPORTED, S3Options
 from oci.cancel import CancelToken
 from oci.errors import Cancelled, Denied, NotFound, Refused, StoreError, Unauthorized, Unavailable
 from oci.export.assembly import Writing

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from oci.archive.options import WHEN_REQUIRED, WHEN_SUPPORTED, S3Options
 from oci.archive.s3 import S3
-from oci.archive.s3_options import WHEN_REQUIRED, WHEN_SUPPORTED, S3Options
 from oci.digest import Chunk, Digest
 from oci.errors import Cancelled, IntegrityError, StoreError
 from oci.export import assembly

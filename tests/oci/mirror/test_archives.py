@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from oci.archive.s3_options import S3Options
+from oci.archive.options import S3Options
 from oci.cancel import CancelToken
 from oci.mirror.compare import compare
 from oci.mirror.comparison import Shared

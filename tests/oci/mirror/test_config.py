@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from oci.archive.s3_options import S3Options
+from oci.archive.options import S3Options
 from oci.cancel import CancelToken
 from oci.errors import InvalidDocument, InvalidInput, NotFound
 from oci.mirror.config import Mirror, MirrorDestination, MirrorSource

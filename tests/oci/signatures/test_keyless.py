@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from oci.archive.entry import IMGPKG, OCI_LAYOUT
+from oci.archive.options import ExportOptions
 from oci.errors import InvalidInput, NotTrusted
-from oci.export.options import ExportOptions
 from oci.signatures import proofs
 from oci.signatures.artifacts import ALL
 from oci.signatures.bundle import Evidence, NoProof, Proof, envelope_in, parse_object

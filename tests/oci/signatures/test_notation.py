@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from oci.archive.entry import IMGPKG, OCI_LAYOUT
+from oci.archive.options import ExportOptions
 from oci.errors import InvalidInput, NotTrusted
-from oci.export.options import ExportOptions
 from oci.signatures import notation
 from oci.signatures.artifacts import ALL
 from oci.signatures.keys import certificate_digests

@@ -14,8 +14,8 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]
 
 from oci.archive.entry import IMGPKG, OCI_LAYOUT
+from oci.archive.options import ExportOptions
 from oci.errors import Denied, Incomplete, InvalidInput, NotTrusted
-from oci.export.options import ExportOptions
 from oci.reference import parse_any, parse_store
 from oci.relocation.request import RelocationRequest
 from oci.signatures import proofs

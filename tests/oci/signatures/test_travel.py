@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from oci.archive.entry import IMGPKG, OCI_LAYOUT
+from oci.archive.options import ExportOptions
 from oci.errors import Incomplete
-from oci.export.options import ExportOptions
 from oci.reference import parse_any
 from oci.relocation.verify import verify_names
 from oci.signatures.artifacts import ALL, ArtifactSelection
