@@ -25,11 +25,13 @@ if TYPE_CHECKING:
     from flows.images import verify_receipt as verify_receipt
     from flows.images import verify_receipt_sync as verify_receipt_sync
     from flows.images import verify_sync as verify_sync
+    from flows.mirror import MirrorCheckParameters as MirrorCheckParameters
+    from flows.mirror import MirrorParameters as MirrorParameters
     from flows.mirror import mirror as mirror
     from flows.mirror import mirror_check as mirror_check
     from flows.mirror import mirror_check_sync as mirror_check_sync
     from flows.mirror import mirror_sync as mirror_sync
-    from flows.parameters.fleet import FleetOptions as FleetOptions
+    from flows.parameters.forms import FleetOptions as FleetOptions
     from flows.parameters.images import DescribeParameters as DescribeParameters
     from flows.parameters.images import PullParameters as PullParameters
     from flows.parameters.images import PushParameters as PushParameters
@@ -37,14 +39,12 @@ if TYPE_CHECKING:
     from flows.parameters.images import TagsParameters as TagsParameters
     from flows.parameters.images import VerifyParameters as VerifyParameters
     from flows.parameters.images import VerifyReceiptParameters as VerifyReceiptParameters
-    from flows.parameters.mirror import MirrorCheckParameters as MirrorCheckParameters
-    from flows.parameters.mirror import MirrorParameters as MirrorParameters
-    from flows.parameters.prune import AfterPlan as AfterPlan
-    from flows.parameters.prune import PruneApproval as PruneApproval
-    from flows.parameters.prune import PruneParameters as PruneParameters
     from flows.parameters.relocate import RelocateParameters as RelocateParameters
     from flows.parameters.relocate import SourceKind as SourceKind
     from flows.parameters.relocate import TarballOptions as TarballOptions
+    from flows.prune import AfterPlan as AfterPlan
+    from flows.prune import PruneApproval as PruneApproval
+    from flows.prune import PruneParameters as PruneParameters
     from flows.prune import prune as prune
     from flows.prune import prune_sync as prune_sync
     from flows.relocate import relocate as relocate
@@ -82,8 +82,15 @@ _NAMES = {
         "verify_receipt",
         "verify_receipt_sync",
     ),
-    "flows.mirror": ("mirror", "mirror_sync", "mirror_check", "mirror_check_sync"),
-    "flows.parameters.fleet": ("FleetOptions",),
+    "flows.mirror": (
+        "MirrorCheckParameters",
+        "MirrorParameters",
+        "mirror",
+        "mirror_sync",
+        "mirror_check",
+        "mirror_check_sync",
+    ),
+    "flows.parameters.forms": ("FleetOptions",),
     "flows.parameters.images": (
         "DescribeParameters",
         "PullParameters",
@@ -93,10 +100,8 @@ _NAMES = {
         "VerifyParameters",
         "VerifyReceiptParameters",
     ),
-    "flows.parameters.mirror": ("MirrorCheckParameters", "MirrorParameters"),
-    "flows.parameters.prune": ("AfterPlan", "PruneApproval", "PruneParameters"),
     "flows.parameters.relocate": ("RelocateParameters", "SourceKind", "TarballOptions"),
-    "flows.prune": ("prune", "prune_sync"),
+    "flows.prune": ("AfterPlan", "PruneApproval", "PruneParameters", "prune", "prune_sync"),
     "flows.relocate": ("relocate", "relocate_sync"),
     "oci.bundle.describe": ("DescribeReport",),
     "oci.bundle.pull": ("PullReport",),

@@ -5,30 +5,33 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import re
 from collections.abc import Sequence
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 from prefect import flow
 from prefect.runtime import flow_run
 from prefect.states import Failed
 
-from flows.parameters.forms import flat
-from flows.parameters.mirror import MirrorCheckParameters, MirrorParameters, MirrorShardParameters
+from flows.parameters.forms import FleetOptions, QueueName, ShortText, flat
 from flows.results import DRIFT, alone, cancelled, completed, failed, failed_images, reported_when_cancelled
-from oci.errors import Incomplete, StoreError, TransshipError
+from oci.errors import Incomplete, InvalidInput, StoreError, TransshipError
 from oci.mirror.comparison import Comparison, Shared
-from oci.mirror.config import Mirror
+from oci.mirror.config import Mirror, MirrorsConfig
 from oci.mirror.digest_cache import DigestCache, default_path
 from oci.mirror.execute import unaccounted
 from oci.mirror.policy import OnFailure
 from oci.mirror.results import CheckReport, Drifted, DriftReport, MirrorIncomplete, MirrorReport, MirrorRunReport
 from oci.mirror.work import WorkItem
+from oci.options import Options, option, required
 from oci.relocation.transfer import DONE, FAILED
+from oci.signatures.artifacts import MirrorReceipts
 from oci.units import counted
 from tasks.artifacts.report import artifact_key, heartbeats, percent_shown
+from tasks.blocks import read_mirrors
 from tasks.fleet.limits import limits_of
-from tasks.fleet.queue import Taker
+from tasks.fleet.queue import ShardQueue, Taker
 from tasks.fleet.spread import Spread
 from tasks.mirror import (
     MirrorRun,
@@ -42,6 +45,73 @@ from tasks.mirror import (
 )
 from tasks.run import errors_alone, running, shared_out, together, together_in_a_task
 from tasks.shards import MirrorWork, items_result, items_stay_here, unpack_items
+
+
+class MirrorCheckParameters(Options):
+    """Find where the destinations of mirrors differ from what the mirrors say. Nothing is written."""
+
+    path: str = option(
+        "",
+        "mirrors.yaml on the machine of the run, or variable:NAME for a variable of Prefect; or give the mirrors "
+        "themselves, at the end of this form.",
+        title="File of mirrors",
+        examples=["/etc/transship/mirrors.yaml", "variable:mirrors"],
+        max_length=2000,
+    )
+    names: tuple[ShortText, ...] = option(
+        (), "Run these mirrors only. Empty: all of them.", examples=[["shop-web"]], max_length=1000
+    )
+    only: tuple[ShortText, ...] = option(
+        (),
+        "Look at these tags only: REGISTRY/REPOSITORY:TAG, as `only` of a report with failures lists them. A tag that "
+        "no mirror takes is ignored.",
+        examples=[["registry.example/shop/web:1.4.0"]],
+        max_length=10_000,
+    )
+    config: MirrorsConfig | None = option(
+        None, "The mirrors themselves, in the form of a file of mirrors.", title="Mirrors", group="advanced"
+    )
+
+    def __post_init__(self) -> None:
+        if bool(self.path) == (self.config is not None):
+            raise InvalidInput("give either the file of mirrors or the mirrors themselves")
+        if self.config is not None:
+            self.config.chosen(self.names)
+
+    def chosen(self) -> tuple[MirrorsConfig, tuple[Mirror, ...]]:
+        """Raises InvalidDocument, InvalidInput or StoreError for a file that can't be used."""
+        config = self.config or read_mirrors(self.path)
+        return config, config.chosen(self.names)
+
+
+class MirrorParameters(MirrorCheckParameters):
+    """Copy what is missing or changed at the destinations of mirrors."""
+
+    audit: bool = option(
+        False,
+        "Ask for immutable tags as well, which takes two requests each, and report when one has moved.",
+        title="Audit immutable tags",
+    )
+    fleet: FleetOptions | None = option(
+        None,
+        "Spread many changed images over the workers of a work pool. None: this run carries all of them.",
+        group="advanced",
+    )
+
+
+class MirrorShardParameters(Options):
+    """Help with a mirror. Such runs are started by a run of the mirror."""
+
+    config: MirrorsConfig = required("The mirror, and the registries that it uses.", title="Mirror")
+    queue: QueueName = required("Where the shards are.")
+
+    @classmethod
+    def sent(cls, config: MirrorsConfig, mirror: Mirror, queue: ShardQueue) -> dict[str, Any]:
+        """Returns the parameters of a flow run that helps with `mirror`."""
+        # The run that is helped writes the receipts, with files of its own machine.
+        named = mirror.with_(receipts=MirrorReceipts(), name=re.sub(r"[^a-z0-9]+", "-", mirror.name).strip("-")[:100])
+        alone = config.with_(mirrors=(named,))
+        return cls(config=alone, queue=QueueName.of(queue)).to_dict()
 
 
 def run_name() -> str:

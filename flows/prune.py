@@ -2,28 +2,115 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from enum import StrEnum
 from typing import cast
 from uuid import UUID
 
+import msgspec
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.client.schemas.responses import SetStateStatus
 from prefect.exceptions import Pause
-from prefect.input import keyset_from_paused_state
+from prefect.input import RunInput, keyset_from_paused_state
 from prefect.logging import get_run_logger
 from prefect.runtime import deployment, flow_run
 from prefect.states import Suspended
+from pydantic import Field
 
-from flows.parameters.forms import flat
-from flows.parameters.prune import AfterPlan, PruneApproval, PruneParameters
+from flows.parameters.forms import OneSide, ShortText, flat, without_scheme
 from flows.results import alone, completed, failed
 from oci.errors import Incomplete, InvalidInput, StoreError, TransshipError
+from oci.options import option, required
 from oci.prune.execute import PruneRunReport, Remaining
-from oci.prune.plan import PrunePlan
+from oci.prune.plan import Keep, KeepOptions, PrunePlan
+from oci.reference import ARCHIVE_PREFIX, StoreName, parse_store
 from tasks.artifacts.report import artifact_key
-from tasks.prune import carry_out, in_words, plan_prune, report_prune, undone
+from tasks.prune import PrunePolicy, carry_out, in_words, plan_prune, report_prune, undone
 from tasks.run import OneSided, running
+
+GRACE_OR_PERSON = "without a grace period a person has to be asked"
+
+
+class AfterPlan(StrEnum):
+    """What happens when the plan is made."""
+
+    ASK = "ask"
+    DELETE = "delete"
+    STOP = "stop"
+
+
+class PruneParameters(OneSide):
+    """Find what a repository has beyond what is to be kept, have it approved, and delete it."""
+
+    destination: ShortText = required(
+        "The repository to prune, such as registry.corp.example/mirror/shop, or oci:PATH for a layout folder.",
+        examples=["registry.corp.example/mirror/shop"],
+    )
+    keep: KeepOptions = option(KeepOptions(), "What to keep. A manifest that any of these options names is kept.")
+    mirrors: str = option(
+        "",
+        "File of mirrors on the worker, or variable:NAME. What its mirrors to this destination take is kept, too.",
+        examples=["/etc/transship/mirrors.yaml"],
+        max_length=2000,
+    )
+    keep_vanished: bool = option(
+        True,
+        "Keep a tag that the rules of the mirrors take by its name, although the source no longer has it.",
+        title="Keep what vanished",
+    )
+    grace: timedelta = option(
+        timedelta(0),
+        "Delete only what has been unwanted for this long, such as 7d, as earlier runs have noted in the repository "
+        "itself.",
+        title="Grace period",
+    )
+    after_plan: AfterPlan = option(
+        AfterPlan.ASK,
+        "ask: wait for a person's approval. delete: delete what has outlasted its grace period, without approval. "
+        "stop: only show the plan.",
+        title="After the plan",
+    )
+    wait: timedelta = option(
+        timedelta(days=7),
+        "A run that gets no answer within this time fails, and deletes nothing.",
+        title="Wait for approval",
+    )
+
+    def __post_init__(self) -> None:
+        destination = without_scheme(self.destination)
+        store, keep = parse_store(destination), self.policy_keep()
+        if destination.startswith(ARCHIVE_PREFIX):
+            raise InvalidInput("nothing can be taken out of an archive")
+        if keep.is_empty and not (keep.nothing or self.mirrors):
+            raise InvalidInput("say what to keep, or that it is nothing")
+        if self.after_plan is AfterPlan.DELETE and not self.grace:
+            raise InvalidInput(GRACE_OR_PERSON)
+        if self.wait < timedelta(seconds=1):
+            raise InvalidInput("a person can't answer within no time")
+        msgspec.structs.force_setattr(self, "destination", str(store))
+
+    def store(self) -> StoreName:
+        return parse_store(self.destination)
+
+    def policy_keep(self) -> Keep:
+        return Keep(**msgspec.structs.asdict(self.keep))
+
+    def policy(self) -> PrunePolicy:
+        return PrunePolicy(keep=self.policy_keep(), mirrors=self.mirrors, vanished=self.keep_vanished)
+
+
+class PruneApproval(RunInput):
+    """What a person answers."""
+
+    approve: bool = Field(
+        default=False, title="Delete", description="On: delete what the plan lists. Off: delete nothing."
+    )
+    note: str = Field(
+        default="", title="Note", description="Text for the report: the reason, or who decided.", max_length=2000
+    )
+
 
 WAITING = "waiting for a person's approval"
 """The message of a run that is suspended begins so."""

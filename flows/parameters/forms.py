@@ -12,19 +12,24 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
+from uuid import UUID
 
 import msgspec
 from prefect.blocks.core import Block
+from prefect.runtime import flow_run
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
 from oci.errors import InvalidInput
 from oci.mirror.config import BLOCK
-from oci.options import Option, Options, field_schema, leaves_of, option
+from oci.options import Option, Options, field_schema, leaves_of, option, required
 from oci.reference import S3_PREFIX, ArchiveName
 from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
+from tasks.fleet.dispatch import Fleet
+from tasks.fleet.queue import ShardQueue
+from tasks.fleet.spread import Helpers
 from tasks.run import Side
 
 SLUG = "block_type_slug"
@@ -60,9 +65,6 @@ def credentials_option(example: str) -> tuple[BlockName, ...]:
     )
 
 
-CREDENTIALS = credentials_option("registry-example-reader")
-CONCURRENCY = option(DEFAULT_CONCURRENCY, "Requests in flight at a time.", ge=1, le=64, group="advanced")
-REGISTRY = option(RegistryOptions(), "How the registries are reached.", group="advanced")
 S3_STORE = option(
     "",
     "S3 Store block, by name; aws-credentials/NAME or s3-bucket/NAME for those of prefect-aws. Empty: the worker's "
@@ -83,21 +85,98 @@ ARCHIVE: tuple[Text, ...] = option(
     flag="--tar",
     commas=False,
 )
-"""Fields that several flows have."""
 
 
-class OneSide:
-    """Base of the parameters of a flow that uses registries on one side only. They have these fields; `s3_store` is for
-    those that read or write archives."""
+class OneSide(Options):
+    """Base of the parameters of a flow that uses registries on one side only."""
 
-    __slots__ = ()
-    concurrency: int
-    credentials: tuple[str, ...]
-    registry: RegistryOptions
-    s3_store = ""
+    LAST: ClassVar[tuple[str, ...]] = ("concurrency", "credentials", "registry", "s3_store")
+
+    concurrency: int = option(DEFAULT_CONCURRENCY, "Requests in flight at a time.", ge=1, le=64, group="advanced")
+    credentials: tuple[BlockName, ...] = credentials_option("registry-example-reader")
+    registry: RegistryOptions = option(RegistryOptions(), "How the registries are reached.", group="advanced")
 
     def side(self) -> Side:
-        return side(self.registry, self.credentials, self.concurrency, self.s3_store)
+        """Returns how registries are reached, and object stores by a form that has `s3_store`."""
+        return side(self.registry, self.credentials, self.concurrency, getattr(self, "s3_store", ""))
+
+
+_LOOK_EVERY = 10.0
+"""Seconds: what helpers have done is seen in the queue, so that only lost ones are looked for."""
+_LOOKS = 6
+"""In the time after which a helper counts as lost."""
+_UUID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+_DEPLOYMENT = r"^[^/]+/[^/]+$"
+
+
+RATE_PART = option(1.0, "What this run has of each rate that a registry is allowed.", ge=0, le=1)
+
+
+class FleetOptions(Options):
+    """Share a large run with helpers: runs that any worker may take, and that take shards of it from a queue."""
+
+    deployment: str = option(
+        "relocate-shard/fleet",
+        "FLOW/DEPLOYMENT of the helpers. Its work pool should not be the one of this run.",
+        pattern=_DEPLOYMENT,
+        max_length=400,
+    )
+    mirror_deployment: str = option(
+        "mirror-shard/fleet",
+        "FLOW/DEPLOYMENT of the helpers of a mirror, in the place of the one above.",
+        title="Deployment for mirrors",
+        pattern=_DEPLOYMENT,
+        max_length=400,
+    )
+    helpers: int = option(
+        8,
+        "Runs that may help this one. As many are started as each save some seconds, or none: the report says why.",
+        ge=0,
+        le=100,
+    )
+    always: bool = option(False, "Start all helpers at once, without asking whether that makes the run faster.")
+    retries: int = option(
+        3, "How often a lost helper is replaced, and a shard of lost ones given to others.", ge=0, le=20
+    )
+    lost_after_seconds: int = option(
+        90,
+        "A run that sends no heartbeat for this long counts as lost. A run sends one every five seconds.",
+        ge=15,
+        le=3600,
+    )
+    start_within_seconds: int = option(
+        600,
+        "A run must start within this time after a worker has claimed it. Waiting for a worker doesn't count.",
+        ge=15,
+        le=86400,
+    )
+
+    def as_helpers(self, deployment: str) -> Helpers:
+        fleet = Fleet(
+            deployment=deployment,
+            retries=self.retries,
+            lost_after=self.lost_after_seconds,
+            start_within=self.start_within_seconds,
+            look_every=min(_LOOK_EVERY, self.lost_after_seconds / _LOOKS),
+        )
+        return Helpers(fleet=fleet, most=self.helpers, always=self.always)
+
+
+class QueueName(Options):
+    """Where a helper takes shards from: inputs of the run that it helps."""
+
+    run: str = required("The flow run that is helped.", pattern=_UUID, max_length=36)
+    name: str = required("Name of its queue.", pattern=r"^[a-z0-9-]+$", max_length=100)
+    grows: bool = option(False, "More shards come while the run still plans.")
+    part: float = RATE_PART
+
+    @classmethod
+    def of(cls, queue: ShardQueue) -> QueueName:
+        return cls(run=str(queue.run), name=queue.name, grows=queue.grows, part=queue.part)
+
+    def opened(self) -> ShardQueue:
+        """Returns the queue for the flow run that this is called in."""
+        return ShardQueue(UUID(self.run), self.name, user=str(flow_run.id), grows=self.grows, part=self.part)
 
 
 def without_scheme(text: str) -> str:
@@ -132,7 +211,7 @@ R = TypeVar("R")
 def flat(function: Callable[[Any], Coroutine[Any, Any, R]]) -> Callable[..., Coroutine[Any, Any, R]]:
     """Gives a flow's function, which takes one value of options, a keyword parameter for each of its fields. To be used
     below `@flow`. The required fields come first, then those that the form names in `FIRST`, then the others in the
-    order of their declaration, groups of options and what is "advanced" last."""
+    order of their declaration, groups of options and what is "advanced" last; of equals, those in `LAST`."""
     (name,) = inspect.signature(function).parameters
     hints = typing.get_type_hints(function)
     form: type[Options] = hints[name]
@@ -145,11 +224,13 @@ def flat(function: Callable[[Any], Coroutine[Any, Any, R]]) -> Callable[..., Cor
         )
 
     first: Sequence[str] = getattr(form, "FIRST", ())
+    last: Sequence[str] = ("", *getattr(form, "LAST", ()))
 
-    def place(field: Option) -> tuple[bool, int, int, bool]:
+    def place(field: Option) -> tuple[bool, int, int, bool, int]:
         named = first.index(field.name) if field.name in first else len(first)
         group = {"": 0, "advanced": 2}.get(field.group, 1)
-        return not field.required, named, group, field.options is not None
+        after = last.index(field.name) if field.name in last else 0
+        return not field.required, named, group, field.options is not None, after
 
     fields = sorted(leaves_of(form), key=place)
     with_fields.__signature__ = inspect.Signature(  # type: ignore[attr-defined]

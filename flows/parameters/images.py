@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from flows.parameters.forms import (
     ARCHIVE,
-    CONCURRENCY,
-    CREDENTIALS,
-    REGISTRY,
     S3_STORE,
-    BlockName,
     OneSide,
     OutputPath,
     S3StoreName,
@@ -26,13 +22,14 @@ from oci.bundle.push import PushRequest
 from oci.errors import InvalidInput
 from oci.files.decompress import UnpackLimits
 from oci.files.pack import DEFAULT_EXCLUSIONS
-from oci.options import Options, option, required
+from oci.options import option, required
 from oci.reference import Reference, parse_any, parse_store
-from oci.registry.options import RegistryOptions
 
 
-class PushParameters(OneSide, Options):
+class PushParameters(OneSide):
     """Push files of the worker as a bundle or as a plain image. The same files give the same digest everywhere."""
+
+    LAST: ClassVar = ("s3_store", "concurrency", "credentials", "registry")
 
     destination: ShortText = required(
         "Such as registry.example/shop/config:1.4.0, or oci:PATH:TAG for a layout folder. Without a tag: latest.",
@@ -75,9 +72,6 @@ class PushParameters(OneSide, Options):
         examples=["s3://archives/config.tar"],
     )
     s3_store: S3StoreName = S3_STORE
-    concurrency: int = CONCURRENCY
-    credentials: tuple[BlockName, ...] = CREDENTIALS
-    registry: RegistryOptions = REGISTRY
 
     def __post_init__(self) -> None:
         place = self.request().destination
@@ -104,7 +98,7 @@ class PushParameters(OneSide, Options):
         )
 
 
-class PullParameters(OneSide, Options):
+class PullParameters(OneSide):
     """Pull the files of a bundle or an image into a folder of the worker."""
 
     source: ShortText = required(
@@ -132,9 +126,6 @@ class PullParameters(OneSide, Options):
         False, "Delete what is in the folder even when it wasn't pulled.", title="Replace any folder"
     )
     limits: UnpackLimits = option(UnpackLimits(), "Bounds of what is unpacked.", flat=True)
-    concurrency: int = CONCURRENCY
-    credentials: tuple[BlockName, ...] = CREDENTIALS
-    registry: RegistryOptions = REGISTRY
     s3_store: S3StoreName = S3_STORE
 
     def __post_init__(self) -> None:
@@ -150,7 +141,7 @@ class PullParameters(OneSide, Options):
         )
 
 
-class DescribeParameters(OneSide, Options):
+class DescribeParameters(OneSide):
     """Show what a bundle holds: images, nested bundles, signatures, and where each of them is."""
 
     bundle: ShortText = required(
@@ -162,9 +153,6 @@ class DescribeParameters(OneSide, Options):
     cosign_artifacts: bool = option(
         True, "List cosign's signatures, which takes a request for each image.", title="Signatures"
     )
-    concurrency: int = CONCURRENCY
-    credentials: tuple[BlockName, ...] = CREDENTIALS
-    registry: RegistryOptions = REGISTRY
 
     s3_store: S3StoreName = S3_STORE
 
@@ -183,7 +171,7 @@ class TagAction(StrEnum):
     RESOLVE = "resolve"
 
 
-class TagsParameters(OneSide, Options):
+class TagsParameters(OneSide):
     """List the tags of a repository, or ask which digest a tag stands for."""
 
     image: ShortText = required(
@@ -195,9 +183,6 @@ class TagsParameters(OneSide, Options):
     action: TagAction = option(TagAction.LIST, "list: all tags. resolve: the digest of a tag.")
     digests: bool = option(False, "List each tag with its digest, which takes a request each.")
     internal: bool = option(False, "List the tags that tools make for themselves, too.", title="Internal tags")
-    concurrency: int = CONCURRENCY
-    credentials: tuple[BlockName, ...] = CREDENTIALS
-    registry: RegistryOptions = REGISTRY
 
     def __post_init__(self) -> None:
         self.reference()
@@ -206,7 +191,7 @@ class TagsParameters(OneSide, Options):
         return parse_any(without_scheme(self.image))
 
 
-class VerifyParameters(OneSide, Options):
+class VerifyParameters(OneSide):
     """Prove that images, bundles or whole repositories are complete: every manifest, and every blob that it lists."""
 
     references: tuple[Text, ...] = option(
@@ -229,9 +214,6 @@ class VerifyParameters(OneSide, Options):
         max_length=100,
     )
     deep: bool = option(False, "Read and hash every byte. Off: ask for every blob by HEAD, and hash the manifests.")
-    concurrency: int = CONCURRENCY
-    credentials: tuple[BlockName, ...] = CREDENTIALS
-    registry: RegistryOptions = REGISTRY
 
     def __post_init__(self) -> None:
         if not (self.references or self.repositories or self.locks):
@@ -242,7 +224,7 @@ class VerifyParameters(OneSide, Options):
             parse_store(without_scheme(repository))
 
 
-class VerifyReceiptParameters(OneSide, Options):
+class VerifyReceiptParameters(OneSide):
     """Prove that a key has signed a receipt, and that the destination is still as it says."""
 
     receipt: Text = required(
@@ -263,9 +245,6 @@ class VerifyReceiptParameters(OneSide, Options):
         max_length=1000,
     )
     deep: bool = option(False, "Read and hash every blob.")
-    concurrency: int = CONCURRENCY
-    credentials: tuple[BlockName, ...] = CREDENTIALS
-    registry: RegistryOptions = REGISTRY
     s3_store: S3StoreName = S3_STORE
 
     def __post_init__(self) -> None:

@@ -8,12 +8,14 @@ from urllib.parse import unquote
 
 import msgspec
 
-from flows.parameters.fleet import RATE_PART, FleetOptions, QueueName
 from flows.parameters.forms import (
+    RATE_PART,
     S3_STORE,
     SLUG,
     BlockName,
+    FleetOptions,
     OutputPath,
+    QueueName,
     S3StoreName,
     ShortText,
     archive_location,

@@ -12,6 +12,7 @@ from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import ValidationError, validate
 
 from flows import describe, mirror, mirror_check, prune, pull, push, relocate, tags, verify, verify_receipt
+from flows.mirror import MirrorCheckParameters, MirrorParameters
 from flows.parameters.images import (
     DescribeParameters,
     PullParameters,
@@ -20,9 +21,8 @@ from flows.parameters.images import (
     VerifyParameters,
     VerifyReceiptParameters,
 )
-from flows.parameters.mirror import MirrorCheckParameters, MirrorParameters
-from flows.parameters.prune import PruneParameters
 from flows.parameters.relocate import RelocateParameters, ShardParameters, SourceKind
+from flows.prune import PruneParameters
 from oci.errors import InvalidInput
 from oci.options import Options, leaves_of
 from oci.registry.http.origin import named_hosts

@@ -12,8 +12,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, LogFilter, LogFilterFlowRunId
 
 from flows import AfterPlan, KeepOptions, PruneParameters, prune_sync
-from flows.parameters.prune import GRACE_OR_PERSON
-from flows.prune import HOW_TO_ANSWER, ONLY_DEPLOYMENTS_ASK, WAITING
+from flows.prune import GRACE_OR_PERSON, HOW_TO_ANSWER, ONLY_DEPLOYMENTS_ASK, WAITING
 from oci.errors import Incomplete, InvalidInput, NotFound, Refused
 from tasks.artifacts.report import artifact_key
 from tests.faults.proxy import Fault, FaultProxy

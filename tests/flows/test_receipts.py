@@ -19,7 +19,7 @@ from flows import (
     relocate_sync,
     verify_receipt_sync,
 )
-from flows.parameters.mirror import MirrorShardParameters
+from flows.mirror import MirrorShardParameters
 from flows.parameters.relocate import SourceKind, TarballOptions
 from flows.results import DRIFT
 from oci.errors import Incomplete, InvalidInput, NotSigned
