@@ -82,14 +82,18 @@ class Kind(msgspec.Struct, frozen=True, eq=False):
     operation: str
     expect: AbstractSet[int]
     absent: AbstractSet[int] = frozenset()
-    title: str = ""
-    """Names the kind where the report says that it was refused."""
-
-    plain_way: str = ""
-    """What is done instead, in the words of the report; empty: an answer that isn't expected is an error."""
-
     apart: bool = False
     """As in Scope."""
+
+    @property
+    def plain_way(self) -> str:
+        """What is done instead where it is refused; empty: an answer that isn't expected is an error."""
+        return _PLAIN_WAYS[self][1] if self in _PLAIN_WAYS else ""
+
+    def refusal(self, status: int) -> str:
+        """Says in the words of the report that it was refused, and what is done instead."""
+        title, plain_way = _PLAIN_WAYS[self]
+        return f"{title} refused{f' ({status})' if status else ''}, {plain_way}"
 
     @property
     def actions(self) -> str:
@@ -131,105 +135,46 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         return self.stream is not None or self.kind.family == "GET blob"
 
 
-HEAD_MANIFEST = Kind(
-    "HEAD",
-    "manifest",
-    "end-3",
-    "looking for the manifest",
-    {200},
-    absent={404},
-    title="HEAD of a manifest",
-    plain_way="GET used",
-)
+HEAD_MANIFEST = Kind("HEAD", "manifest", "end-3", "looking for the manifest", {200}, absent={404})
 GET_MANIFEST = Kind("GET", "manifest", "end-3", FETCHING, {200})
 PUT_MANIFEST = Kind("PUT", "manifest", "end-7", "pushing the manifest", {201, 200, 202, 204})
 DELETE_MANIFEST = Kind("DELETE", "manifest", "end-9", "deleting the manifest", {202, 200, 204}, absent={404})
 DELETE_TAG = msgspec.structs.replace(DELETE_MANIFEST, operation="deleting the tag")
-HEAD_BLOB = Kind(
-    "HEAD",
-    "blob",
-    "end-2",
-    "looking for the blob",
-    {200},
-    absent={404},
-    title="HEAD of a blob",
-    plain_way="GET of its first byte used",
-)
+HEAD_BLOB = Kind("HEAD", "blob", "end-2", "looking for the blob", {200}, absent={404})
 GET_FIRST_BYTE = Kind("GET", "blob", "end-2", "looking for the blob", {200, 206}, absent={404})
 GET_BLOB = Kind("GET", "blob", "end-2", "reading the blob", {200, 206})
-GET_RANGE = msgspec.structs.replace(GET_BLOB, title="a range of a blob", plain_way="the whole blob read")
+GET_RANGE = msgspec.structs.replace(GET_BLOB)
 POST_UPLOAD = Kind("POST", "upload", "end-4a", "starting the upload", {202})
-POST_SELF_MOUNT = Kind(
-    "POST",
-    "upload",
-    "end-11",
-    "starting the upload",
-    {201, 202},
-    title="a mount from the repository itself",
-    plain_way="HEAD used",
-)
-POST_MOUNT = Kind(
-    "POST",
-    "upload",
-    "end-11",
-    "mounting the blob",
-    {201, 202},
-    title="a mount from another repository",
-    plain_way="an upload used",
-)
-POST_BLOB = Kind(
-    "POST", "upload", "end-4b", "uploading the blob", {201, 202}, title="single POST", plain_way="PUT used"
-)
-PATCH_UPLOAD = Kind(
-    "PATCH", "upload", "end-5", "uploading the blob", {202, 201, 204}, title="PATCH", plain_way="one PUT used"
-)
-PUT_UPLOAD = Kind(
-    "PUT",
-    "upload",
-    "end-6",
-    "uploading the blob",
-    {201, 200, 202, 204},
-    title="a body of this size",
-    plain_way="chunks used",
-)
-GET_UPLOAD = Kind(
-    "GET",
-    "upload",
-    "end-13",
-    "asking how far the upload got",
-    {204, 200, 202},
-    title="asking how far an upload got",
-    plain_way="a new upload used",
-)
-DELETE_UPLOAD = Kind(
-    "DELETE",
-    "upload",
-    "end-14",
-    "cancelling the upload",
-    {204, 200, 202},
-    absent={400, 404, 405},
-    title="cancelling an upload",
-    plain_way="it is left to end by itself",
-)
+POST_SELF_MOUNT = Kind("POST", "upload", "end-11", "starting the upload", {201, 202})
+POST_MOUNT = Kind("POST", "upload", "end-11", "mounting the blob", {201, 202})
+POST_BLOB = Kind("POST", "upload", "end-4b", "uploading the blob", {201, 202})
+PATCH_UPLOAD = Kind("PATCH", "upload", "end-5", "uploading the blob", {202, 201, 204})
+PUT_UPLOAD = Kind("PUT", "upload", "end-6", "uploading the blob", {201, 200, 202, 204})
+GET_UPLOAD = Kind("GET", "upload", "end-13", "asking how far the upload got", {204, 200, 202})
+DELETE_UPLOAD = Kind("DELETE", "upload", "end-14", "cancelling the upload", {204, 200, 202}, absent={400, 404, 405})
 GET_TAGS = Kind("GET", "tags", "end-8a", "listing the tags", {200})
-GET_TAGS_PAGE = msgspec.structs.replace(
-    GET_TAGS, endpoint="end-8b", title="a page size for lists", plain_way="lists read without it"
-)
-GET_TAGS_AFTER = msgspec.structs.replace(
-    GET_TAGS, endpoint="end-8b", title="a list after its last name", plain_way="the first page is the list"
-)
+GET_TAGS_PAGE = msgspec.structs.replace(GET_TAGS, endpoint="end-8b")
+GET_TAGS_AFTER = msgspec.structs.replace(GET_TAGS, endpoint="end-8b")
 GET_CATALOG = Kind("GET", "catalog", "Docker Registry HTTP API V2, _catalog", "listing the repositories", {200})
-GET_REFERRERS = Kind(
-    "GET",
-    "referrers",
-    "end-12",
-    "listing the referrers",
-    {200},
-    title="the referrers API",
-    plain_way="the fallback tag used",
-    apart=True,
-)
+GET_REFERRERS = Kind("GET", "referrers", "end-12", "listing the referrers", {200}, apart=True)
 KINDS = {name: kind for name, kind in globals().items() if isinstance(kind, Kind)}
+_PLAIN_WAYS = {
+    HEAD_MANIFEST: ("HEAD of a manifest", "GET used"),
+    HEAD_BLOB: ("HEAD of a blob", "GET of its first byte used"),
+    GET_RANGE: ("a range of a blob", "the whole blob read"),
+    POST_SELF_MOUNT: ("a mount from the repository itself", "HEAD used"),
+    POST_MOUNT: ("a mount from another repository", "an upload used"),
+    POST_BLOB: ("single POST", "PUT used"),
+    PATCH_UPLOAD: ("PATCH", "one PUT used"),
+    PUT_UPLOAD: ("a body of this size", "chunks used"),
+    GET_UPLOAD: ("asking how far an upload got", "a new upload used"),
+    DELETE_UPLOAD: ("cancelling an upload", "it is left to end by itself"),
+    GET_TAGS_PAGE: ("a page size for lists", "lists read without it"),
+    GET_TAGS_AFTER: ("a list after its last name", "the first page is the list"),
+    GET_REFERRERS: ("the referrers API", "the fallback tag used"),
+}
+"""Of each kind that isn't needed: its name where the report says that it was refused, and what is done instead, in the
+words of the report."""
 
 
 def manifest(repository: Repository, identifier: str) -> Target:

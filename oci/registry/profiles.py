@@ -309,7 +309,7 @@ class Learned:
             self._works[kind] = False
             if error is None or (status >= 500 and status != 501):
                 self._unsure.add(kind)  # out of order today, or asked too early, is not how a registry is
-        self.note(f"{kind.title} refused{f' ({status})' if status else ''}, {kind.plain_way}")
+        self.note(kind.refusal(status))
 
     def note(self, text: str) -> None:
         """Says in the report and in the log which way was taken instead of another."""
