@@ -275,23 +275,22 @@ def _pages(
         kind = msgspec.structs.replace(kind, resource=listing.resource, operation=listing.operation)
         return transport.send(Request(kind=kind, target=target, scopes=(scope,), subject=subject))
 
-    answer: Answer | None = None
     size = "" if learned.works(GET_TAGS_PAGE) is False else str(PAGE)
-    target: Target | None = path(n=size) if size else path()
-    if size:
-        try:
-            answer = ask(path(n=size), GET_TAGS_PAGE)
-        except StoreError as refusal:
-            if not is_refusal(refusal):
-                raise
-            answer = ask(path(), listing)
-            learned.refuse(GET_TAGS_PAGE, refusal)
-            size, target = "", path()
+    target, kind = path(n=size) if size else path(), GET_TAGS_PAGE if size else listing
     listed: set[str] = set()
     for _ in range(PAGES_LIMIT):
-        if target is None:
-            return
-        answer = answer or ask(target, listing)
+        try:
+            answer = ask(target, kind)
+        except StoreError as refusal:
+            if kind is GET_TAGS_PAGE and is_refusal(refusal):
+                size, target = "", path()
+                answer = ask(target, listing)
+                learned.refuse(kind, refusal)
+            elif kind is GET_TAGS_AFTER and (is_refusal(refusal) or refusal.status in (401, 403, 404)):
+                learned.refuse(kind, refusal)
+                return
+            else:
+                raise
         names = _names(answer, transport, subject, listing)
         new = [name for name in dict.fromkeys(names) if name not in listed]
         listed.update(new)
@@ -302,16 +301,12 @@ def _pages(
         link = answer.headers.get("link", "")
         unread = link != "" and _LINK.search(link) is None  # a form that RFC 8288 doesn't have: there is more
         is_full = len(names) == PAGE or (len(names) < PAGE and (exhaustive or unread or len(names) % _ROUND == 0))
-        target, answer = next_page(answer, target) if new else None, None
-        if new and target is None and is_full and learned.works(GET_TAGS_AFTER) is not False:
-            target = path(**({"n": size} if size else {}), last=names[-1])
-            try:
-                answer = ask(target, GET_TAGS_AFTER)
-            except StoreError as refusal:
-                if not is_refusal(refusal) and refusal.status not in (401, 403, 404):
-                    raise
-                learned.refuse(GET_TAGS_AFTER, refusal)
-                return
+        following, kind = next_page(answer, target), listing
+        if new and following is None and is_full and learned.works(GET_TAGS_AFTER) is not False:
+            following, kind = path(**({"n": size} if size else {}), last=names[-1]), GET_TAGS_AFTER
+        if not new or following is None:
+            return
+        target = following
     endless = transport.error(Refused, f"the list has more than {PAGES_LIMIT} pages", subject, listing.operation)
     endless.hint = "a registry that never ends its list is broken, or an attack"
     raise endless

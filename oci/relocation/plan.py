@@ -21,7 +21,7 @@ from oci.reference import Reference, StoreName, parse_any, parse_store, parse_ta
 PLAN_VERSION = 1
 
 _PROBED = 16
-"""Blobs that are asked for in a repository without tags before it is taken for empty (`oci.registry.uploads`)."""
+"""Blobs that are asked for in a repository without tags before it is taken for empty (`oci.registry.repository`)."""
 
 _LOCATIONS_REQUESTS = 7
 """Requests for a locations image: a HEAD, two blobs of two requests each, two tags."""

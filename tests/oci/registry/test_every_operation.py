@@ -14,7 +14,7 @@ import pytest
 from oci.descriptor import Descriptor
 from oci.digest import digest_of
 from oci.manifest import parse_manifest
-from oci.registry import sessions
+from oci.registry import uploads
 from oci.registry.repository import RegistryRepository
 from oci.store import BlobOutcome, reader_of
 from tests.oci.registry.conftest import Client
@@ -211,7 +211,7 @@ def test_tokens_for_few_requests_and_many_threads(make_client: Make, uses: int, 
 def streamed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has chunks of 500,000 bytes sent as they are read, as those of 64 MiB are."""
     for name, value in {"LONG": 1_000_000, "STREAMED": 500_000, "CHUNK": 100_000}.items():
-        monkeypatch.setattr(sessions, name, value)
+        monkeypatch.setattr(uploads, name, value)
 
 
 @pytest.mark.parametrize("closes", [True, False], ids=["in the middle of the body", "after the body"])

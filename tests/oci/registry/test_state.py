@@ -24,7 +24,7 @@ from oci.digest import digest_of
 from oci.errors import Cancelled
 from oci.meter import Meter
 from oci.reference import Repository
-from oci.registry import endpoints, sessions
+from oci.registry import endpoints, uploads
 from oci.registry.credentials.credential import Credentials
 from oci.registry.options import RegistryOptions
 from oci.registry.profiles import Learned
@@ -277,9 +277,9 @@ def test_old_sessions_and_too_many_are_removed(tmp_path: Path) -> None:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blobs of some megabytes are long."""
-    monkeypatch.setattr(sessions, "LONG", 1 << 20)
-    monkeypatch.setattr(sessions, "STREAMED", 1 << 20)
-    monkeypatch.setattr(sessions, "CHUNK", 1 << 18)
+    monkeypatch.setattr(uploads, "LONG", 1 << 20)
+    monkeypatch.setattr(uploads, "STREAMED", 1 << 20)
+    monkeypatch.setattr(uploads, "CHUNK", 1 << 18)
 
 
 @pytest.fixture

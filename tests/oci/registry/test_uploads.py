@@ -15,8 +15,8 @@ from oci.descriptor import Descriptor
 from oci.digest import digest_of, verified
 from oci.errors import Cancelled, IntegrityError, NotFound, Refused, StoreError, Unavailable
 from oci.reference import Repository
-from oci.registry.sessions import CHUNK_MEMORY, MEMORY
-from oci.registry.uploads import MISSES
+from oci.registry.repository import MISSES
+from oci.registry.uploads import CHUNK_MEMORY, MEMORY
 from oci.store import BlobOutcome, reader_of
 from tests.faults.proxy import Fault, FaultProxy
 from tests.oci.registry.conftest import Client
