@@ -301,10 +301,10 @@ def _pages(
         link = answer.headers.get("link", "")
         unread = link != "" and _LINK.search(link) is None  # a form that RFC 8288 doesn't have: there is more
         is_full = len(names) == PAGE or (len(names) < PAGE and (exhaustive or unread or len(names) % _ROUND == 0))
-        following, kind = next_page(answer, target), listing
+        following, kind = next_page(answer, target) if new else None, listing
         if new and following is None and is_full and learned.works(GET_TAGS_AFTER) is not False:
             following, kind = path(**({"n": size} if size else {}), last=names[-1]), GET_TAGS_AFTER
-        if not new or following is None:
+        if following is None:
             return
         target = following
     endless = transport.error(Refused, f"the list has more than {PAGES_LIMIT} pages", subject, listing.operation)
