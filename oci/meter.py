@@ -30,7 +30,6 @@ import msgspec
 from oci.output import write_output
 
 if TYPE_CHECKING:  # importing it takes longer than a small copy
-    from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
 
 
@@ -240,8 +239,8 @@ class RunMetrics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(eq=False)
-class _Collector:
-    """All metrics are gauges of the last run: a command that ends can't count on."""
+class _Gauges:
+    """A Collector of prometheus_client. All metrics are gauges of the last run: a command that ends can't count on."""
 
     runs: Sequence[RunMetrics]
 
@@ -263,7 +262,7 @@ def exposition(*runs: RunMetrics) -> str:
     """Prometheus' text format."""
     from prometheus_client import generate_latest  # noqa: PLC0415
 
-    return generate_latest(_registry(runs)).decode()
+    return generate_latest(_Gauges(runs)).decode()
 
 
 def export_metrics(
@@ -317,19 +316,11 @@ def push(run: RunMetrics, gateway: str, *, timeout: float = _PUSH_SECONDS) -> No
     push_to_gateway(
         urlunsplit((parts.scheme, host, parts.path, "", "")),
         job="transship",
-        registry=_registry([run]),
+        registry=_Gauges([run]),
         grouping_key=_unicode(run.names),
         timeout=timeout,
         handler=handler,
     )
-
-
-def _registry(runs: Sequence[RunMetrics]) -> CollectorRegistry:
-    from prometheus_client import CollectorRegistry  # noqa: PLC0415
-
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(runs))
-    return registry
 
 
 def _by_outcome(counts: Mapping[str, int]) -> list[Sample]:
