@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from oci.bundle.lockfile import LockedImage as LockedImage
     from oci.bundle.lockfile import read_lock as read_lock
     from oci.bundle.lockfile import write_lock as write_lock
-    from oci.cancel import CancelToken as CancelToken
     from oci.errors import Cancelled as Cancelled
+    from oci.errors import CancelToken as CancelToken
     from oci.errors import Denied as Denied
     from oci.errors import Incomplete as Incomplete
     from oci.errors import IntegrityError as IntegrityError
@@ -68,8 +68,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "oci.bundle.lockfile": ("BundleLock", "ImagesLock", "LockedImage", "read_lock", "write_lock"),
-    "oci.cancel": ("CancelToken",),
     "oci.errors": (
+        "CancelToken",
         "Cancelled",
         "Denied",
         "Incomplete",

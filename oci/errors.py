@@ -1,4 +1,4 @@
-"""Every error this project raises on purpose: kinds of TransshipError, and Cancelled.
+"""Every error this project raises on purpose: kinds of TransshipError, and Cancelled, with the token that asks for it.
 
 An error says which side failed (source or destination), which registry or layout, which reference or digest, what
 was attempted, whether trying again can help (`retryable`), and what to do next (`hint`). It never carries a secret or
@@ -8,7 +8,9 @@ a query string.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Sequence
 
 FETCHING = "fetching the manifest"
 """The operation that commands report in imgpkg's words, `Fetching image`."""
@@ -62,6 +64,44 @@ class Cancelled(BaseException):
 
     def __init__(self, message: str = "cancelled") -> None:
         super().__init__(message)
+
+
+class CancelToken:
+    """Stops a run: every loop over bytes and every wait looks at it. Set once, from any thread or a signal handler, and
+    never reset."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._lock = threading.Lock()
+        self._listeners: list[weakref.WeakMethod[Callable[[], None]]] = []
+
+    def cancel(self) -> None:
+        self._event.set()
+        for reference in list(self._listeners):
+            if listener := reference():
+                listener()
+
+    def on_cancel(self, listener: Callable[[], None]) -> None:
+        """Has `listener`, a method, called when the token is set, to wake what can't look at it: it must not raise or
+        block. A token may live for as long as the program, so it keeps no object alive."""
+        with self._lock:
+            alive = [reference for reference in self._listeners if reference() is not None]
+            self._listeners = [*alive, weakref.WeakMethod(listener)]
+
+    @property
+    def cancelled(self) -> bool:
+        return self._event.is_set()
+
+    def check(self) -> None:
+        """Raises Cancelled once the token is set."""
+        if self._event.is_set():
+            raise Cancelled
+
+    def wait(self, seconds: float) -> None:
+        """Sleeps, and raises Cancelled as soon as the token is set."""
+        if seconds > 0:
+            self._event.wait(seconds)
+        self.check()
 
 
 class IntegrityError(TransshipError):

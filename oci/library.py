@@ -14,8 +14,7 @@ from oci.archive.options import ExportOptions, S3Options
 from oci.bundle import describe as bundle_describe
 from oci.bundle import image as bundle_image
 from oci.bundle import tagnames
-from oci.cancel import CancelToken
-from oci.errors import Incomplete, InvalidReference
+from oci.errors import CancelToken, Incomplete, InvalidReference
 from oci.layout import store as layout_store
 from oci.meter import Meter, unheard
 from oci.reference import (

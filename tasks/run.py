@@ -26,8 +26,7 @@ from prefect.runtime import flow_run
 from prefect.tasks import Task
 from pydantic import BaseModel
 
-from oci.cancel import CancelToken
-from oci.errors import Cancelled, InvalidInput, TransshipError
+from oci.errors import Cancelled, CancelToken, InvalidInput, TransshipError
 from oci.meter import Meter, Receipt
 from oci.registry.credentials.credential import Credentials
 from oci.registry.credentials.keychains import default_credentials

@@ -24,7 +24,6 @@ INSIDE_OCI = (
         "manifest",
         "store",
         "meter",
-        "cancel",
         "options",
         "units",
         "output",

@@ -38,9 +38,9 @@ from rich.table import Table  # noqa: E402
 from flows import RelocateParameters, RelocationReport, SourceKind, Verify, relocate_sync  # noqa: E402
 from oci.bundle.image import BUNDLE_LABEL, single_layer_image  # noqa: E402
 from oci.bundle.lockfile import ImagesLock, LockedImage  # noqa: E402
-from oci.cancel import CancelToken  # noqa: E402
 from oci.descriptor import DOCKER_LAYER, Descriptor  # noqa: E402
 from oci.digest import Digest, digest_of  # noqa: E402
+from oci.errors import CancelToken  # noqa: E402
 from oci.files import tar  # noqa: E402
 from oci.files.deflate import compress  # noqa: E402
 from oci.layout.store import Layout  # noqa: E402

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import click
 
 from flows.cli.output import ExitCode, Output, exit_code
-from oci.cancel import CancelToken
-from oci.errors import InvalidInput
+from oci.errors import CancelToken, InvalidInput
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem

@@ -18,9 +18,8 @@ from urllib.parse import quote
 from msgspec import Struct
 
 from oci.archive.options import S3Options
-from oci.cancel import CancelToken
 from oci.digest import READ_SIZE
-from oci.errors import Cancelled, IntegrityError, InvalidManifest, NotFound, NotSigned
+from oci.errors import Cancelled, CancelToken, IntegrityError, InvalidManifest, NotFound, NotSigned
 from oci.files import tar
 from oci.meter import Meter
 from oci.output import open_regular, os_errors

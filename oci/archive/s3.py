@@ -25,9 +25,9 @@ from botocore.exceptions import BotoCoreError, ClientError, InvalidRegionError, 
 from botocore.session import Session as BotocoreSession
 
 from oci.archive.options import S3Options
-from oci.cancel import CancelToken
 from oci.digest import READ_SIZE
 from oci.errors import (
+    CancelToken,
     Denied,
     IntegrityError,
     InvalidInput,

@@ -6,10 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from oci.archive.index import Contents, read_contents
 from oci.archive.open import ByteReader, Stretch
-from oci.cancel import CancelToken
 from oci.descriptor import Descriptor
 from oci.digest import Chunk, Digest, is_digest
-from oci.errors import IntegrityError, InvalidManifest, NotFound
+from oci.errors import CancelToken, IntegrityError, InvalidManifest, NotFound
 from oci.files.tar import Members
 from oci.manifest import Manifest
 from oci.meter import Meter

@@ -16,9 +16,17 @@ from msgspec.structs import replace
 from oci.bundle import image as bundle_image
 from oci.bundle.image import AS_BUNDLE, AS_IMAGE, LOCK_PATH, NOT_A_BUNDLE
 from oci.bundle.lockfile import BUNDLE_LOCK, BundleLock, ImagesLock, LockedImage, read_lock, unknown_header, write_lock
-from oci.cancel import CancelToken
 from oci.digest import Chunk, Digest, hex_of
-from oci.errors import Denied, InvalidDocument, InvalidInput, InvalidManifest, NotFound, StoreError, Unauthorized
+from oci.errors import (
+    CancelToken,
+    Denied,
+    InvalidDocument,
+    InvalidInput,
+    InvalidManifest,
+    NotFound,
+    StoreError,
+    Unauthorized,
+)
 from oci.files.decompress import DEFAULT_LIMITS, UnpackLimits
 from oci.files.unpack import unpack
 from oci.manifest import NESTING_LIMIT, Manifest

@@ -10,8 +10,7 @@ from msgspec import Struct
 from oci.bundle import tagnames
 from oci.bundle.image import BUNDLE_LABEL, single_layer_image
 from oci.bundle.lockfile import BundleLock
-from oci.cancel import CancelToken
-from oci.errors import InvalidInput, InvalidReference
+from oci.errors import CancelToken, InvalidInput, InvalidReference
 from oci.files.pack import DEFAULT_EXCLUSIONS, FileEntry, check_bundle, check_duplicates, is_bundle, pack, walk
 from oci.meter import Receipt, unheard
 from oci.output import check_destination

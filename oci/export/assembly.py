@@ -23,9 +23,8 @@ import msgspec
 from msgspec import Struct
 
 from oci.archive.open import ByteReader
-from oci.cancel import CancelToken
 from oci.digest import Chunk, Digest, Verifier
-from oci.errors import Cancelled, IntegrityError, InvalidInput, StoreError, TransshipError
+from oci.errors import Cancelled, CancelToken, IntegrityError, InvalidInput, StoreError, TransshipError
 from oci.export.file_writer import ByteWriter
 from oci.export.tar_plan import Part, Piece, StoredPart, TarPlan
 from oci.meter import Meter, unheard

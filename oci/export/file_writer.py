@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from oci.archive.open import ByteReader, FileReader, in_object_store
 from oci.archive.options import S3Options
-from oci.cancel import CancelToken
 from oci.descriptor import parse_json
 from oci.digest import READ_SIZE, Chunk
-from oci.errors import IntegrityError, NotFound, Refused
+from oci.errors import CancelToken, IntegrityError, NotFound, Refused
 from oci.export.tar_plan import Part, ReadPart, StoredPart
 from oci.meter import Meter
 from oci.output import BY_UMASK, check_output, open_own, os_errors, sync_folder

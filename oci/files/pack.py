@@ -21,9 +21,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from msgspec import Struct
 
-from oci.cancel import CancelToken
 from oci.digest import READ_SIZE, Chunk, Digest, digest_of, verified
-from oci.errors import InvalidInput
+from oci.errors import CancelToken, InvalidInput
 from oci.files import tar
 from oci.files.deflate import compress, store
 from oci.store import BlobReader

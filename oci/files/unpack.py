@@ -17,9 +17,8 @@ from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import closing, suppress
 
-from oci.cancel import CancelToken
 from oci.digest import Chunk
-from oci.errors import InvalidManifest
+from oci.errors import CancelToken, InvalidManifest
 from oci.files.decompress import DEFAULT_LIMITS, UnpackLimits, decompressed, too_large
 from oci.files.tar import FOLDER, REGULAR, WITHOUT_DATA, Members
 from oci.output import store_error

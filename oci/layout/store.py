@@ -20,10 +20,9 @@ from typing import NoReturn
 
 from msgspec.structs import replace
 
-from oci.cancel import CancelToken
 from oci.descriptor import INDEX_TYPES, MANIFEST_TYPES, Descriptor
 from oci.digest import READ_SIZE, Chunk, Digest, Verifier, end_read, hex_of, is_digest, parse_digest, verified
-from oci.errors import IntegrityError, InvalidManifest, NotFound, Refused
+from oci.errors import CancelToken, IntegrityError, InvalidManifest, NotFound, Refused
 from oci.layout.index import LayoutIndex, described, used_digests
 from oci.manifest import MANIFEST_LIMIT, Manifest, parse_manifest
 from oci.meter import Meter

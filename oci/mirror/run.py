@@ -13,10 +13,9 @@ from msgspec.structs import replace
 
 from oci import __version__
 from oci.bundle import tagnames
-from oci.cancel import CancelToken
 from oci.digest import Digest
 from oci.documents.variables import CONSENT, agreed_to
-from oci.errors import Cancelled, InvalidInput, TransshipError
+from oci.errors import Cancelled, CancelToken, InvalidInput, TransshipError
 from oci.export.export import sign_archive, sums_of
 from oci.meter import Meter, PartThreads, unheard
 from oci.mirror.compare import compare

@@ -19,10 +19,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Self
 
-from oci.cancel import CancelToken
 from oci.descriptor import Descriptor
 from oci.digest import Digest, digest_of
-from oci.errors import Denied, NotFound, RateLimited, StoreError, Unauthorized
+from oci.errors import CancelToken, Denied, NotFound, RateLimited, StoreError, Unauthorized
 from oci.manifest import Manifest
 from oci.meter import Meter
 from oci.reference import Repository

@@ -16,9 +16,8 @@ from concurrent.futures import Future
 from contextvars import copy_context
 from typing import Generic, TypeAlias, TypeVar
 
-from oci.cancel import CancelToken
 from oci.digest import Chunk
-from oci.errors import Cancelled
+from oci.errors import Cancelled, CancelToken
 from oci.store import BlobReader
 
 WINDOW = 4 << 20

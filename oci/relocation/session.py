@@ -13,10 +13,9 @@ from msgspec import Struct, field
 
 from oci.archive.options import S3Options
 from oci.bundle.image import blob_bytes
-from oci.cancel import CancelToken
 from oci.descriptor import Descriptor
 from oci.digest import Digest
-from oci.errors import InvalidInput
+from oci.errors import CancelToken, InvalidInput
 from oci.manifest import Manifest
 from oci.meter import Meter, PartThreads
 from oci.reference import S3_PREFIX, ArchiveName, LayoutFolder, Repository, StoreName

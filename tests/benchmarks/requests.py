@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from oci.cancel import CancelToken
 from oci.descriptor import Descriptor
 from oci.digest import Digest, digest_of
+from oci.errors import CancelToken
 from oci.meter import Meter
 from oci.reference import Repository
 from oci.registry import endpoints

@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 
-from oci.cancel import CancelToken
 from oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor
 from oci.digest import Digest, digest_of, verified
-from oci.errors import IntegrityError, NotFound, Refused, StoreError
+from oci.errors import CancelToken, IntegrityError, NotFound, Refused, StoreError
 from oci.layout.store import Layout
 from oci.manifest import Manifest, parse_manifest
 from oci.meter import Meter

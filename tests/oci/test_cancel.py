@@ -8,8 +8,7 @@ from unittest.mock import patch
 
 import pytest
 
-from oci.cancel import CancelToken
-from oci.errors import Cancelled
+from oci.errors import Cancelled, CancelToken
 from oci.layout.store import Layout
 from oci.reference import LayoutFolder
 from oci.relocation.session import Session

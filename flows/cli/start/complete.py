@@ -12,8 +12,7 @@ from itertools import islice
 
 from click.shell_completion import CompletionItem
 
-from oci.cancel import CancelToken
-from oci.errors import Cancelled
+from oci.errors import Cancelled, CancelToken
 from oci.reference import DOCKER_PREFIX, HUB, LAYOUT_PREFIX, Repository, parse_store
 
 SECONDS = 2.0

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from oci.cancel import CancelToken
 from oci.digest import Chunk, end_read
+from oci.errors import CancelToken
 
 PIECE = 512 << 10
 """Bytes of a body that are received before they are passed on. Each costs a turn of its thread: in pieces of 256 KiB a

@@ -13,9 +13,18 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from oci.cancel import CancelToken
 from oci.descriptor import parse_json
-from oci.errors import Cancelled, Denied, NotFound, RateLimited, Refused, StoreError, Unauthorized, Unavailable
+from oci.errors import (
+    Cancelled,
+    CancelToken,
+    Denied,
+    NotFound,
+    RateLimited,
+    Refused,
+    StoreError,
+    Unauthorized,
+    Unavailable,
+)
 from oci.registry.endpoints import Request
 from oci.registry.http.body import WireError
 from oci.registry.http.origin import Origin, Proxy

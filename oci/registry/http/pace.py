@@ -27,8 +27,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import msgspec
 
-from oci.cancel import CancelToken
-from oci.errors import RateLimited, StoreError
+from oci.errors import CancelToken, RateLimited, StoreError
 from oci.meter import Meter
 
 _BEGIN = 8.0

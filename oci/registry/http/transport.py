@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode, urljoin
 
 from oci import __version__
-from oci.cancel import CancelToken
 from oci.digest import end_read
-from oci.errors import InvalidReference, Refused, StoreError
+from oci.errors import CancelToken, InvalidReference, Refused, StoreError
 from oci.meter import Meter
 from oci.reference import Repository
 from oci.registry.auth import REFUSALS, Authenticator

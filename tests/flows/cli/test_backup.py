@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli.output import ExitCode
-from oci.cancel import CancelToken
+from oci.errors import CancelToken
 from oci.registry.http.pace import Bandwidth
 from tests.servers.strict_registry import StrictRegistry
 from tests.support.command import transship

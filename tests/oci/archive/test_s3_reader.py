@@ -6,8 +6,7 @@ from dataclasses import replace
 import pytest
 
 from oci.archive.s3 import S3, S3Reader
-from oci.cancel import CancelToken
-from oci.errors import Cancelled, NotFound, Refused, Unavailable
+from oci.errors import Cancelled, CancelToken, NotFound, Refused, Unavailable
 from tests.faults.proxy import Fault, FaultProxy
 from tests.servers.seaweedfs import SeaweedFS
 from tests.support.tarballs import MIB, Tarball

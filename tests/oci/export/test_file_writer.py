@@ -17,8 +17,7 @@ from typing import Any
 import pytest
 
 from oci.archive.options import ExportOptions
-from oci.cancel import CancelToken
-from oci.errors import Cancelled, IntegrityError, InvalidInput, NotFound, Refused, StoreError, Unavailable
+from oci.errors import Cancelled, CancelToken, IntegrityError, InvalidInput, NotFound, Refused, StoreError, Unavailable
 from oci.export.export import begin_archive, finish_archive, write_archive, write_parts
 from oci.export.file_writer import FileWriter
 from oci.export.tar_plan import Part

@@ -11,8 +11,7 @@ import pytest
 from oci.archive.open import open_reader
 from oci.archive.options import WHEN_REQUIRED, WHEN_SUPPORTED
 from oci.archive.s3 import S3
-from oci.cancel import CancelToken
-from oci.errors import Cancelled, Denied, NotFound, Refused, StoreError
+from oci.errors import Cancelled, CancelToken, Denied, NotFound, Refused, StoreError
 from oci.export import assembly
 from oci.export.assembly import Writing
 from oci.export.file_writer import open_writer

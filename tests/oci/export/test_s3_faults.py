@@ -10,8 +10,7 @@ from dataclasses import replace
 import pytest
 
 from oci.archive.s3 import S3, S3Object
-from oci.cancel import CancelToken
-from oci.errors import Cancelled, Denied, IntegrityError, RateLimited, Refused, TransshipError, Unavailable
+from oci.errors import Cancelled, CancelToken, Denied, IntegrityError, RateLimited, Refused, TransshipError, Unavailable
 from oci.export.s3_writer import S3Writer
 from oci.meter import Meter
 from tests.faults.proxy import Fault, FaultProxy

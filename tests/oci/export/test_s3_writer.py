@@ -10,8 +10,7 @@ import pytest
 from oci.archive.open import open_reader
 from oci.archive.options import WHEN_REQUIRED, WHEN_SUPPORTED, S3Options
 from oci.archive.s3 import S3
-from oci.cancel import CancelToken
-from oci.errors import Cancelled, Denied, NotFound, Refused, StoreError, Unauthorized, Unavailable
+from oci.errors import Cancelled, CancelToken, Denied, NotFound, Refused, StoreError, Unauthorized, Unavailable
 from oci.export.assembly import Writing
 from oci.export.file_writer import FileWriter, open_writer
 from oci.export.s3_writer import S3Writer

@@ -17,8 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oci.cancel import CancelToken
-from oci.errors import Cancelled, InvalidInput, TransshipError
+from oci.errors import Cancelled, CancelToken, InvalidInput, TransshipError
 from oci.files.pack import COMPRESSED_LIMIT, PackedLayer, check_bundle, check_duplicates, is_bundle, pack, walk
 from oci.files.unpack import unpack
 from tests.support.imgpkg_vectors import PUSHED

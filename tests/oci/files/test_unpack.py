@@ -20,9 +20,8 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oci.cancel import CancelToken
 from oci.digest import digest_of, verified
-from oci.errors import Cancelled, IntegrityError, InvalidManifest, NotFound, Refused, TransshipError
+from oci.errors import Cancelled, CancelToken, IntegrityError, InvalidManifest, NotFound, Refused, TransshipError
 from oci.files import tar
 from oci.files.decompress import UnpackLimits
 from oci.files.unpack import DEPTH_LIMIT, unpack

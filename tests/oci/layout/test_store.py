@@ -21,11 +21,11 @@ from typing import Any
 
 import pytest
 
-from oci.cancel import CancelToken
 from oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor
 from oci.digest import Chunk, Digest, Verifier, digest_of
 from oci.errors import (
     Cancelled,
+    CancelToken,
     Denied,
     IntegrityError,
     InvalidManifest,

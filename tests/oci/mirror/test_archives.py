@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from oci.archive.options import S3Options
-from oci.cancel import CancelToken
+from oci.errors import CancelToken
 from oci.mirror.compare import compare
 from oci.mirror.comparison import Shared
 from oci.mirror.config import Bucket, Mirror, MirrorsConfig

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from oci.archive.options import S3Options
-from oci.cancel import CancelToken
-from oci.errors import InvalidDocument, InvalidInput, NotFound
+from oci.errors import CancelToken, InvalidDocument, InvalidInput, NotFound
 from oci.mirror.config import Mirror, MirrorDestination, MirrorSource
 from oci.mirror.policy import KeepAlive, LatestBy
 from oci.mirror.reader import json_schema, make, make_config, parse_config, read_config

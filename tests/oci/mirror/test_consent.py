@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from oci.cancel import CancelToken
 from oci.documents.variables import CONSENT
-from oci.errors import InvalidInput
+from oci.errors import CancelToken, InvalidInput
 from oci.mirror.config import MirrorsConfig
 from oci.mirror.reader import make_config, read_config
 from oci.mirror.run import opened

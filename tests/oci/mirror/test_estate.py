@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from oci.cancel import CancelToken
 from oci.digest import Digest
-from oci.errors import Cancelled
+from oci.errors import Cancelled, CancelToken
 from oci.meter import Receipt
 from oci.mirror.comparison import Shared
 from oci.mirror.config import MirrorsConfig

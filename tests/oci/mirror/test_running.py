@@ -11,9 +11,8 @@ import httpx
 import msgspec
 import pytest
 
-from oci.cancel import CancelToken
 from oci.digest import Digest
-from oci.errors import Cancelled, InvalidInput
+from oci.errors import Cancelled, CancelToken, InvalidInput
 from oci.mirror.compare import compare
 from oci.mirror.comparison import Shared, TagState
 from oci.mirror.digest_cache import DigestCache

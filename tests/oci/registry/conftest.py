@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from oci.cancel import CancelToken
+from oci.errors import CancelToken
 from oci.meter import Meter
 from oci.reference import Repository
 from oci.registry.credentials.credential import ANONYMOUS, Credential, Credentials, Fixed

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from oci.cancel import CancelToken
-from oci.errors import StoreError, Unauthorized
+from oci.errors import CancelToken, StoreError, Unauthorized
 from oci.meter import Meter
 from oci.reference import Repository
 from oci.registry import auth

@@ -18,10 +18,9 @@ import httpx
 import msgspec
 import pytest
 
-from oci.cancel import CancelToken
 from oci.descriptor import Descriptor
 from oci.digest import digest_of
-from oci.errors import Cancelled
+from oci.errors import Cancelled, CancelToken
 from oci.meter import Meter
 from oci.reference import Repository
 from oci.registry import endpoints, uploads

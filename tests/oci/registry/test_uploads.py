@@ -10,10 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from oci.cancel import CancelToken
 from oci.descriptor import Descriptor
 from oci.digest import digest_of, verified
-from oci.errors import Cancelled, IntegrityError, NotFound, Refused, StoreError, Unavailable
+from oci.errors import Cancelled, CancelToken, IntegrityError, NotFound, Refused, StoreError, Unavailable
 from oci.reference import Repository
 from oci.registry.repository import MISSES
 from oci.registry.uploads import CHUNK_MEMORY, MEMORY

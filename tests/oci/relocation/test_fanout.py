@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from oci.cancel import CancelToken
-from oci.errors import Cancelled, IntegrityError
+from oci.errors import Cancelled, CancelToken, IntegrityError
 from oci.relocation.fanout import Seat, SharedRead
 
 PARTS = [bytes([number]) * 1000 for number in range(50)]

@@ -6,8 +6,7 @@ from functools import partial
 
 import pytest
 
-from oci.cancel import CancelToken
-from oci.errors import Cancelled, Unavailable
+from oci.errors import Cancelled, CancelToken, Unavailable
 from oci.relocation.fanout import BIG_AT_ONCE, SMALL, BlobPool, wait_all
 from tests.support.waiting import until
 

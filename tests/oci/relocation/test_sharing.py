@@ -8,9 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from oci.cancel import CancelToken
 from oci.digest import Digest, digest_of
-from oci.errors import Cancelled
+from oci.errors import Cancelled, CancelToken
 from oci.manifest import parse_manifest
 from oci.reference import LayoutFolder, Repository
 from oci.relocation.planner import make_plan

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from oci.cancel import CancelToken
+from oci.errors import CancelToken
 from oci.meter import Meter
 from oci.registry.credentials.config_files import ConfigFiles
 from oci.registry.credentials.credential import ANONYMOUS, Credential, Credentials, Fixed

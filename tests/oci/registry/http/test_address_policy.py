@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from oci.cancel import CancelToken
-from oci.errors import InvalidReference, Refused
+from oci.errors import CancelToken, InvalidReference, Refused
 from oci.registry.http import address_policy
 from oci.registry.http.address_policy import ALLOWED, AddressPolicy, Reach, host_of, is_loopback, reach_of
 from oci.registry.http.errors import Peer

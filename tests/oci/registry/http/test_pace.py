@@ -15,10 +15,9 @@ from typing import Any
 
 import pytest
 
-from oci.cancel import CancelToken
 from oci.descriptor import OCI_MANIFEST, Descriptor
 from oci.digest import digest_of
-from oci.errors import Cancelled, RateLimited, StoreError, Unavailable
+from oci.errors import Cancelled, CancelToken, RateLimited, StoreError, Unavailable
 from oci.manifest import parse_manifest
 from oci.meter import Meter
 from oci.reference import Repository
