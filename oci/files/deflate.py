@@ -332,18 +332,11 @@ def _run_lengths(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
         if length:
             yield length, 0
             remaining -= 1
-            while remaining >= 3:
-                count = min(remaining, 6)
-                yield 16, count - 3
+        for symbol, least, most in [(16, 3, 6)] if length else [(18, 11, 138), (17, 3, 10)]:
+            while remaining >= least:
+                count = min(remaining, most)
+                yield symbol, count - least
                 remaining -= count
-        else:
-            while remaining >= 11:
-                count = min(remaining, 138)
-                yield 18, count - 11
-                remaining -= count
-            if remaining >= 3:
-                yield 17, remaining - 3
-                remaining = 0
         yield from [(length, 0)] * remaining
 
 
