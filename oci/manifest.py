@@ -24,7 +24,7 @@ from oci.descriptor import (
     as_text,
     parse_json,
 )
-from oci.digest import Digest, digest_of
+from oci.digest import Digest, digest_of, is_digest
 from oci.errors import InvalidManifest
 
 MANIFEST_LIMIT = 4 << 20
@@ -82,6 +82,17 @@ class Manifest(Struct, frozen=True):
         """Layers in manifest order, then the config; a digest that is listed twice comes once."""
         listed = (*self.layers, self.config) if self.config else self.layers
         return tuple({blob.digest: blob for blob in listed}.values())
+
+    def diff_ids(self, config: bytes) -> tuple[Digest | None, ...]:
+        """Returns what the layers are when they are unpacked, by the image's config (image-spec, config.md): a digest
+        for each layer, None where the config gives none, or not as many as there are layers."""
+        try:
+            listed = parse_json(config)["rootfs"]["diff_ids"]
+        except (ValueError, TypeError, KeyError):
+            listed = None
+        if not isinstance(listed, list) or len(listed) != len(self.layers):
+            return (None,) * len(self.layers)
+        return tuple(Digest(item) if isinstance(item, str) and is_digest(item) else None for item in listed)
 
 
 def parse_manifest(raw: bytes, media_type: str = "", *, limit: int = MANIFEST_LIMIT) -> Manifest:

@@ -114,7 +114,7 @@ class _Images:
         descriptors = []
         for number, (layer, diff_id) in enumerate(zip(layers, diff_ids, strict=True)):
             where = f"{path}.Layers[{number}]"
-            if not _is_digest(diff_id):
+            if not (isinstance(diff_id, str) and is_digest(diff_id)):
                 raise InvalidManifest(f"{path}.Config.rootfs.diff_ids[{number}] is no digest")
             descriptors.append(self._layer(as_text(layer, where), Digest(diff_id), where))
         body = {
@@ -220,20 +220,13 @@ def _config_of(manifest: Manifest, read: Callable[[Descriptor], Iterator[Chunk]]
             hint="write another format: --tar-format oci-layout",
         )
     data = b"".join(read(config))
-    try:
-        diff_ids = parse_json(data)["rootfs"]["diff_ids"]
-    except (ValueError, TypeError, KeyError):
-        diff_ids = None
-    if not isinstance(diff_ids, list) or len(diff_ids) != len(manifest.layers) or not all(map(_is_digest, diff_ids)):
+    diff_ids = [diff_id for diff_id in manifest.diff_ids(data) if diff_id]
+    if len(diff_ids) != len(manifest.layers):
         raise InvalidInput(
             f"{manifest.digest}: its config doesn't say what its layers are when they are unpacked",
             hint="write another format: --tar-format oci-layout",
         )
-    return data, [Digest(diff_id) for diff_id in diff_ids]
-
-
-def _is_digest(value: object) -> bool:
-    return isinstance(value, str) and is_digest(value)
+    return data, diff_ids
 
 
 def _write_layer(file: IO[bytes], name: str, diff_id: Digest, pieces: Iterator[bytes]) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 from msgspec import Struct, field
 
 from oci.archive.entry import ROOT_LABEL, ArchiveEntry, entry_of, refused_name
-from oci.descriptor import DECODER, Descriptor, as_list, as_media_type, as_object, parse_json
-from oci.digest import Digest, digest_of, is_digest, parse_digest
+from oci.descriptor import DECODER, Descriptor, as_list, as_media_type, as_object
+from oci.digest import Digest, digest_of, parse_digest
 from oci.errors import InvalidManifest, InvalidReference, TransshipError
 from oci.manifest import NESTING_LIMIT, Manifest, parse_manifest
 
@@ -210,15 +210,14 @@ def _index(
 def _image(entry: ArchiveEntry, manifest: Manifest, configs: Mapping[Digest, bytes]) -> dict[str, Any]:
     config = manifest.config
     raw_config = configs[config.digest] if config else b""
-    diff_ids = _diff_ids(manifest, raw_config)
     layers = [
         {
             "MediaType": as_media_type(layer.media_type, f"{manifest.digest} layers[{number}].mediaType"),
             "Digest": layer.digest,
-            "DiffID": diff_id,
+            "DiffID": diff_id if diff_id and layer.media_type.endswith(_LAYER_TYPES) else "",
             "Size": layer.size,
         }
-        for number, (layer, diff_id) in enumerate(zip(manifest.layers, diff_ids, strict=True))
+        for number, (layer, diff_id) in enumerate(zip(manifest.layers, manifest.diff_ids(raw_config), strict=True))
     ]
     return {
         "Refs": [_at(entry, manifest.digest)],
@@ -254,20 +253,6 @@ def _text(raw: bytes, digest: Digest) -> str:
             f"{digest}: the manifest or its config isn't UTF-8, and imgpkg's format holds them as text",
             hint=_AS_LAYOUT,
         ) from error
-
-
-def _diff_ids(manifest: Manifest, config: bytes) -> list[str]:
-    """One for each layer, empty where it isn't a tar or where the config gives no digest."""
-    try:
-        listed = parse_json(config)["rootfs"]["diff_ids"]
-    except (ValueError, TypeError, KeyError):
-        listed = []
-    if not isinstance(listed, list) or len(listed) != len(manifest.layers):
-        return [""] * len(manifest.layers)
-    return [
-        diff_id if layer.media_type.endswith(_LAYER_TYPES) and isinstance(diff_id, str) and is_digest(diff_id) else ""
-        for layer, diff_id in zip(manifest.layers, listed, strict=True)
-    ]
 
 
 def _read_index(document: ManifestJson, body: dict[str, Any], path: str, depth: int = 0) -> ArchiveEntry:

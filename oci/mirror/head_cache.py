@@ -35,7 +35,7 @@ from oci.relocation.planner import make_plan
 from oci.relocation.session import Session
 from oci.relocation.verify import heads_of, lost_below
 from oci.signatures.attached import Attached, Attachments
-from oci.signatures.bundle import PREDICATE_ANNOTATION, RECEIPT_TYPE, this_type
+from oci.signatures.proofs import PREDICATE_ANNOTATION, RECEIPT_TYPE, this_type
 from oci.store import Source
 from oci.units import counted
 

@@ -20,9 +20,8 @@ from oci.receipts.record import CREATED
 from oci.reference import LAYOUT_PREFIX, ArchiveName, StoreName, parse_any, parse_store
 from oci.relocation.session import Session
 from oci.relocation.verify import verify_store
-from oci.signatures.bundle import BUNDLE, PREDICATE_ANNOTATION, RECEIPT_TYPE, this_type
 from oci.signatures.keys import PublicKey
-from oci.signatures.proofs import MOST
+from oci.signatures.proofs import BUNDLE, MOST, PREDICATE_ANNOTATION, RECEIPT_TYPE, this_type
 from oci.store import found_manifest
 from oci.units import counted, show_size
 

@@ -16,7 +16,8 @@ from oci.archive.entry import DOCKER_ARCHIVE
 from oci.digest import parse_digest
 from oci.errors import InvalidDocument, InvalidReference, NotSigned
 from oci.reference import parse_store, parse_tag
-from oci.signatures.bundle import (
+from oci.signatures.keys import PublicKey, SigningKey, render_bundle
+from oci.signatures.proofs import (
     IN_TOTO,
     RECEIPT_TYPE,
     Envelope,
@@ -25,10 +26,8 @@ from oci.signatures.bundle import (
     object_of,
     pae,
     parse_object,
-    render_bundle,
     this_type,
 )
-from oci.signatures.keys import PublicKey, SigningKey
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 RECEIPT_LIMIT = 64 << 20

@@ -37,8 +37,8 @@ from oci.relocation.session import Session
 from oci.relocation.transfer import PRESENT
 from oci.relocation.verify import Verification
 from oci.signatures.artifacts import GateOptions
-from oci.signatures.bundle import BUNDLE_V03, PREDICATE_ANNOTATION, RECEIPT_TYPE
 from oci.signatures.keys import SigningKey, read_signing_key_file
+from oci.signatures.proofs import BUNDLE_V03, PREDICATE_ANNOTATION, RECEIPT_TYPE
 from oci.store import Destination, push_artifact
 
 _CONTENT_ANNOTATION = "dev.sigstore.bundle.content"

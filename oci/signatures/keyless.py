@@ -17,8 +17,8 @@ from msgspec import Struct
 from oci.descriptor import parse_json
 from oci.errors import InvalidInput
 from oci.output import read_named
-from oci.signatures.bundle import Evidence, NoProof, Proof, pae
 from oci.signatures.keys import certificate_digests
+from oci.signatures.proofs import Evidence, NoProof, Proof, pae
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate

@@ -1,13 +1,14 @@
 """Keys, as `cosign generate-key-pair` and openssl write them (PEM): public ones check a signature, private ones make
-it."""
+it, and the bundle of Sigstore around it (protobuf-specs, sigstore_bundle.proto)."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import hashlib
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field
@@ -15,13 +16,16 @@ from msgspec import Struct, field
 from oci.descriptor import parse_json
 from oci.errors import InvalidInput, NotSigned
 from oci.output import read_named
-from oci.signatures.bundle import (
+from oci.signatures.proofs import (
+    BUNDLE,
+    BUNDLE_V03,
+    Envelope,
     Evidence,
     NoProof,
     Proof,
-    message_signature,
+    decode_base64,
+    object_of,
     parse_object,
-    render_message_signature,
 )
 
 if TYPE_CHECKING:
@@ -34,6 +38,7 @@ PASSWORD_VARIABLE = "COSIGN_PASSWORD"  # noqa: S105 - the variable's name, which
 """The environment variable with the password of an encrypted private key."""
 
 _COSIGN_KEYS = (b"BEGIN ENCRYPTED SIGSTORE PRIVATE KEY", b"BEGIN ENCRYPTED COSIGN PRIVATE KEY")
+_SHA256 = "SHA2_256"
 _SCRYPT_MEMORY = 256 << 20
 """Bytes that deriving a key from a password may take: cosign's parameters ask for 64 MiB."""
 
@@ -185,11 +190,23 @@ def read_signing_key_file(path: str, password: str | None = None) -> SigningKey:
     return read_signing_key(data, path, password)
 
 
+def render_bundle(envelope: Envelope, hint: str) -> bytes:
+    """Returns the JSON of a bundle around an envelope that a key has signed; `hint` says which."""
+    body = {
+        "payload": _base64(envelope.payload),
+        "payloadType": envelope.payload_type,
+        "signatures": [{"sig": _base64(signature)} for signature in envelope.signatures],
+    }
+    return _bundle(hint, "dsseEnvelope", body)
+
+
 def signature_of(sha256: str, key: SigningKey) -> bytes:
     """Returns the bundle for a file with this SHA-256, in hex, as `cosign sign-blob --key` writes it. Raises
     InvalidInput for an Ed25519 key."""
     data = bytes.fromhex(sha256)
-    return render_message_signature(data, key.sign(data, is_digest=True), key.public.hint)
+    digest = {"algorithm": _SHA256, "digest": _base64(data)}
+    signature = _base64(key.sign(data, is_digest=True))
+    return _bundle(key.public.hint, "messageSignature", {"messageDigest": digest, "signature": signature})
 
 
 def signed_sha256(data: bytes, key: PublicKey, location: str) -> str:
@@ -197,7 +214,7 @@ def signed_sha256(data: bytes, key: PublicKey, location: str) -> str:
     hasn't; `location` is the file's."""
     operation, hint = "proving who signed it", f"name the key of its signer, or {_HOW_TO_SIGN}"
     try:
-        sha256, signature = message_signature(parse_object(data))
+        sha256, signature = _message_signature(parse_object(data))
     except NoProof as error:
         message = f"the signature beside it can't be used: {error}"
         raise NotSigned(message, store=location, operation=operation, hint=_HOW_TO_SIGN) from error
@@ -205,6 +222,31 @@ def signed_sha256(data: bytes, key: PublicKey, location: str) -> str:
         message = f"the signature beside it isn't one of {key.name}"
         raise NotSigned(message, store=location, operation=operation, hint=hint)
     return sha256.hex()
+
+
+def _message_signature(body: Mapping[str, Any]) -> tuple[bytes, bytes]:
+    """Returns the SHA-256 and the signature of a message in a bundle. Raises NoProof where there is none, or one over
+    another digest."""
+    if not str(body.get("mediaType", "")).startswith(BUNDLE):
+        raise NoProof("it is no Sigstore bundle")
+    if "messageSignature" not in body:
+        raise NoProof("the bundle has no signature of a message")
+    signed = object_of(body["messageSignature"], "messageSignature")
+    digest = object_of(signed.get("messageDigest"), "messageDigest")
+    sha256 = decode_base64(digest.get("digest"))
+    if digest.get("algorithm") != _SHA256 or len(sha256) != 32:
+        raise NoProof("it isn't over a SHA-256")
+    return sha256, decode_base64(signed.get("signature"))
+
+
+def _bundle(hint: str, name: str, content: Mapping[str, Any]) -> bytes:
+    material = {"publicKey": {"hint": hint}, "tlogEntries": []}
+    body = {"mediaType": BUNDLE_V03, "verificationMaterial": material, name: content}
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
 
 
 def _public(key: Any, name: str) -> PublicKey:

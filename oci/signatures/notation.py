@@ -1,50 +1,28 @@
-"""Signatures of Notary (notation): JWS envelopes, with a chain of X.509 certificates that has to lead to a trust store.
+"""Proof by a signature of Notary (notation), whose chain of X.509 certificates has to lead to a trust store.
 
-Spec: notaryproject/specifications, "signature-specification", "signature-envelope-jws" and "trust-store-trust-policy".
+Spec: notaryproject/specifications, "signature-specification" and "trust-store-trust-policy".
 Certificates are verified without a network: whom no list of the policy revokes isn't revoked.
 """
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from oci.descriptor import Descriptor
 from oci.errors import InvalidInput
 from oci.output import read_named
-from oci.signatures.bundle import Evidence, NoProof, NotationEnvelope, Proof, decode_base64, object_of, parse_object
 from oci.signatures.keys import certificate_digests
+from oci.signatures.proofs import ALGORITHMS, MOST_CERTIFICATES, Evidence, NoProof, NotationEnvelope, Proof
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
-NOTARY = "application/vnd.cncf.notary.signature"
-"""The artifact type of signatures."""
-
-JWS = "application/jose+json"
-COSE = "application/cose"
-PAYLOAD = "application/vnd.cncf.notary.payload.v1+json"
-
-_SCHEME = "io.cncf.notary.signingScheme"
-_TIME = "io.cncf.notary.signingTime"
-_EXPIRY = "io.cncf.notary.expiry"
-_TIMESTAMP = "io.cncf.notary.timestampSignature"
-_PROTECTED = frozenset({"alg", "cty", "crit", _SCHEME, _TIME, _EXPIRY})
-_X509 = "notary.x509"
-
-_ALGORITHMS = {"PS256": 2048, "PS384": 3072, "PS512": 4096, "ES256": 256, "ES384": 384, "ES512": 521}
-"""With the size of the key that each stands for, in bits ("Algorithm Selection")."""
-
 _ATTRIBUTES = ("C", "ST", "L", "STREET", "O", "OU", "CN", "DC", "UID")
 """What a subject is made of (RFC 4514, 3)."""
-
-MOST_CERTIFICATES = 10
-"""Certificates of one chain: three or four in practice."""
 
 FILE_LIMIT = 1 << 20
 
@@ -84,33 +62,6 @@ class NotationSigner(Struct, frozen=True, eq=False, kw_only=True):
             raise NoProof(f"a certificate in it can't be read: {' '.join(str(error).split())[:200]}") from error
 
 
-def read_envelope(media_type: str, data: bytes, image: Descriptor) -> NotationEnvelope:
-    """Reads an envelope, whose word isn't verified by that. Raises NoProof for what can't be read, for what says that
-    it must be understood and isn't, and for what speaks of another image."""
-    if media_type == COSE:
-        raise NoProof("it is a COSE envelope, and only JWS is read here")
-    body = parse_object(data)
-    protected = parse_object(_base64url(body.get("protected")))
-    header = object_of(body.get("header"), "header")
-    payload = _base64url(body.get("payload"))
-    expiry = _checked(protected)
-    target = object_of(parse_object(payload).get("targetArtifact"), "targetArtifact")
-    subject = (image.digest, image.size, image.media_type)
-    if (target.get("digest"), target.get("size"), target.get("mediaType")) != subject:
-        raise NoProof(f"it is a signature of {str(target.get('digest'))[:80]}")
-    listed = header.get("x5c")
-    if not isinstance(listed, list) or not 0 < len(listed) <= MOST_CERTIFICATES:
-        raise NoProof("it has no certificates, or too many")
-    return NotationEnvelope(
-        algorithm=protected["alg"],
-        message=f"{body['protected']}.{body['payload']}".encode(),
-        signature=_base64url(body.get("signature")),
-        certificates=tuple(map(decode_base64, listed)),
-        expiry=expiry,
-        timestamp=decode_base64(header[_TIMESTAMP]) if _TIMESTAMP in header else b"",
-    )
-
-
 def read_trust_store(paths: Sequence[str], subject: str, timestamps: Sequence[str]) -> NotationSigner:
     """Reads certificates in PEM form and the attributes of a subject. Raises InvalidInput."""
     anchors = tuple(certificate for path in paths for certificate in _certificates(path))
@@ -124,37 +75,12 @@ def read_trust_store(paths: Sequence[str], subject: str, timestamps: Sequence[st
     )
 
 
-def _checked(protected: Mapping[str, Any]) -> datetime | None:
-    """Checks the protected header and returns when the signature expires. What is critical must be known; the scheme
-    must be critical, and the expiry where there is one ("signature-envelope-jws", "Protected Headers")."""
-    critical = protected.get("crit")
-    if not isinstance(critical, list) or not all(isinstance(header, str) for header in critical):
-        raise NoProof("it doesn't say which of its headers are critical")
-    needed = {_SCHEME} | ({_EXPIRY} if _EXPIRY in protected else set())
-    unknown = {*critical, *(name for name in protected if name.startswith("io.cncf.notary."))} - _PROTECTED
-    if unknown:
-        raise NoProof(f"its header {min(unknown)[:100]} isn't understood here")
-    if missing := needed - set(critical):
-        raise NoProof(f"its header {min(missing)} isn't critical")
-    if absent := set(critical) - set(protected):
-        raise NoProof(f"its header {min(absent)[:100]} is missing")
-    algorithm = protected.get("alg")
-    if not isinstance(algorithm, str) or algorithm not in _ALGORITHMS:
-        raise NoProof(f"its algorithm is {str(algorithm)[:40]!r}")
-    if protected.get("cty") != PAYLOAD:
-        raise NoProof(f"it holds {str(protected.get('cty'))[:80]!r}")
-    if protected[_SCHEME] != _X509:
-        raise NoProof(f"its signing scheme is {str(protected[_SCHEME])[:80]!r}, and only {_X509} is verified here")
-    _time_of(protected.get(_TIME))
-    return _time_of(protected[_EXPIRY]) if _EXPIRY in protected else None
-
-
 def _verify_signature(envelope: NotationEnvelope, certificate: Certificate) -> None:
     from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm  # noqa: PLC0415
     from cryptography.hazmat.primitives import hashes  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils  # noqa: PLC0415
 
-    kind, size = envelope.algorithm[:2], _ALGORITHMS[envelope.algorithm]
+    kind, size = envelope.algorithm[:2], ALGORITHMS[envelope.algorithm]
     digest = {"256": hashes.SHA256(), "384": hashes.SHA384(), "512": hashes.SHA512()}[envelope.algorithm[2:]]
     signature, half = envelope.signature, (size + 7) // 8
     try:
@@ -289,23 +215,3 @@ def _attributes(subject: str) -> tuple[tuple[str, str], ...]:
 
 def _revocable(chain: Sequence[Certificate]) -> frozenset[str]:
     return frozenset[str]().union(*map(certificate_digests, chain))
-
-
-def _time_of(value: object) -> datetime:
-    try:
-        time = datetime.fromisoformat(str(value))
-    except ValueError as error:
-        raise NoProof("a time in it can't be read") from error
-    if time.tzinfo is None:
-        raise NoProof("a time in it has no zone")
-    return time
-
-
-def _base64url(value: object) -> bytes:
-    """Without padding (RFC 7515, 2)."""
-    if not isinstance(value, str) or not value.isascii() or set(value) & set("+/="):
-        raise NoProof("a part of it isn't base64url")
-    try:
-        return base64.b64decode(value + "=" * (-len(value) % 4), altchars=b"-_", validate=True)
-    except ValueError as error:
-        raise NoProof("a part of it isn't base64url") from error

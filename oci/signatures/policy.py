@@ -17,11 +17,10 @@ from msgspec import Struct
 from oci.digest import Digest
 from oci.errors import InvalidReference, NotTrusted, TransshipError
 from oci.reference import HUB, ArchiveName, LayoutFolder, Reference, Repository, StoreName, parse_any
-from oci.signatures.bundle import NoProof, Proof
 from oci.signatures.keyless import KeylessSigner, TrustedRoot, expression
 from oci.signatures.keys import PublicKey
 from oci.signatures.notation import NotationSigner
-from oci.signatures.proofs import Proofs, read_proofs
+from oci.signatures.proofs import NoProof, Proof, Proofs, read_proofs
 from oci.store import Source, found_manifest
 from oci.units import counted, show_duration
 

@@ -27,11 +27,11 @@ from oci.documents.composer import read_located
 from oci.errors import InvalidConfig, InvalidDocument, InvalidInput
 from oci.output import read_named
 from oci.signatures.artifacts import WRITE_ONE
-from oci.signatures.bundle import this_type
 from oci.signatures.keyless import CertificateIdentity, KeylessSigner, TrustedRoot, read_trusted_root
 from oci.signatures.keys import read_key, read_key_file
 from oci.signatures.notation import read_trust_store
 from oci.signatures.policy import Condition, Identity, Need, Requirement, SignaturePolicy, Signer, Text, Verdict
+from oci.signatures.proofs import this_type
 from oci.units import parse_duration
 
 FILE_LIMIT = 4 << 20

@@ -1,35 +1,48 @@
-"""What is attached to an image and may prove something: signatures of cosign, Sigstore bundles, attestations.
+"""What is attached to an image and may prove something: signatures of cosign, Sigstore's bundles around an envelope,
+attestations, envelopes of Notary; and the forms that these are kept in.
 
 All of it is a stranger's word until a key verifies it. Amounts have bounds, and what doesn't parse is a problem that
-the decision names, never a signature.
+the decision names, never a signature. Specs: DSSE's envelope.md and protocol.md; notaryproject/specifications,
+"signature-specification" and "signature-envelope-jws".
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import base64
+import binascii
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from oci.bundle import tagnames
-from oci.descriptor import Descriptor
+from oci.descriptor import Descriptor, parse_json
 from oci.digest import Digest
 from oci.errors import NotFound
-from oci.signatures.bundle import (
-    BUNDLE,
-    DSSE,
-    IN_TOTO,
-    Envelope,
-    NoProof,
-    Proof,
-    decode_base64,
-    envelope_in,
-    envelope_of,
-    object_of,
-    parse_object,
-    this_type,
-)
-from oci.signatures.notation import COSE, JWS, NOTARY, read_envelope
 from oci.store import Source
+
+DSSE = "application/vnd.dsse.envelope.v1+json"
+IN_TOTO = "application/vnd.in-toto+json"
+BUNDLE = "application/vnd.dev.sigstore.bundle"
+"""How the types of Sigstore bundles begin; a version follows."""
+
+BUNDLE_V03 = f"{BUNDLE}.v0.3+json"
+"""What is written (protobuf-specs, sigstore_bundle.proto)."""
+
+PREDICATE_ANNOTATION = "dev.sigstore.bundle.predicateType"
+"""The annotation in which cosign says which predicate an attached bundle has."""
+
+RECEIPT_TYPE = "urn:uuid:774e21f3-b0bf-400c-830b-31cdd8331154#transship-receipt-v1"
+"""The predicate type of receipts, in their first version (docs/reference/receipts.md). A UUID belongs to no domain (RFC
+9562); the fragment is for readers."""
+
+_EARLIER_TYPE = "https://transship.dev/receipt/v1"
+"""The same, as it was written at first: in a domain that isn't this project's."""
+
+MOST_SIGNATURES = 200
+"""Signatures of one envelope that are looked at."""
 
 SIMPLE_SIGNING = "application/vnd.dev.cosign.simplesigning.v1+json"
 SIGNATURE_TYPE = "cosign container image signature"
@@ -47,6 +60,80 @@ ENVELOPE_LIMIT = 32 << 20
 
 MOST = 200
 """Signatures of one image that are looked at."""
+
+NOTARY = "application/vnd.cncf.notary.signature"
+"""The artifact type of Notary's signatures."""
+
+JWS = "application/jose+json"
+COSE = "application/cose"
+PAYLOAD = "application/vnd.cncf.notary.payload.v1+json"
+
+# Headers of envelopes of Notary.
+_SCHEME = "io.cncf.notary.signingScheme"
+_TIME = "io.cncf.notary.signingTime"
+_EXPIRY = "io.cncf.notary.expiry"
+_TIMESTAMP = "io.cncf.notary.timestampSignature"
+_PROTECTED = frozenset({"alg", "cty", "crit", _SCHEME, _TIME, _EXPIRY})
+_X509 = "notary.x509"
+
+ALGORITHMS = {"PS256": 2048, "PS384": 3072, "PS512": 4096, "ES256": 256, "ES384": 384, "ES512": 521}
+"""With the size of the key that each stands for, in bits ("Algorithm Selection")."""
+
+MOST_CERTIFICATES = 10
+"""Certificates of one chain: three or four in practice."""
+
+
+class NoProof(ValueError):
+    """Why something isn't a proof."""
+
+
+class Evidence(Struct, frozen=True, kw_only=True):
+    """That a signer has made a proof. `time` is when it was there already, by a log or a timestamp authority that was
+    verified. `digests` are what a policy may revoke it by."""
+
+    time: datetime | None = None
+    digests: frozenset[str] = frozenset()
+
+
+class Envelope(Struct, frozen=True, kw_only=True):
+    """A DSSE envelope (its envelope.md)."""
+
+    payload_type: str
+    payload: bytes
+    signatures: tuple[bytes, ...]
+
+    @property
+    def message(self) -> bytes:
+        return pae(self.payload_type, self.payload)
+
+
+class NotationEnvelope(Struct, frozen=True, kw_only=True):
+    """An envelope of Notary that speaks of the image. `message` are the bytes that are signed; `certificates` are in
+    DER form, the signing one first. `timestamp` is a token of RFC 3161 over the signature, empty without one."""
+
+    algorithm: str
+    message: bytes
+    signature: bytes
+    certificates: tuple[bytes, ...]
+    expiry: datetime | None = None
+    timestamp: bytes = b""
+
+
+class Proof(Struct, frozen=True, kw_only=True):
+    """A signature over `message` that speaks of the image. `where` names it for people. `identity` is the reference
+    that was signed for, empty where the kind has none. `predicate_type` is that of an attestation, empty for a
+    signature. `bundle` is the whole of a Sigstore bundle, `notation` an envelope of Notary; `annotated` says that its
+    certificate stands in annotations."""
+
+    where: str
+    message: bytes
+    signatures: tuple[bytes, ...]
+    identity: str = ""
+    predicate_type: str = ""
+    predicate: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    bundle: bytes = b""
+    notation: NotationEnvelope | None = None
+    annotated: bool = False
 
 
 class Proofs(Struct, frozen=True):
@@ -107,7 +194,7 @@ def _layers(
 def _proof(where: str, layer: Descriptor, data: bytes, image: Descriptor) -> Proof:
     annotated = CERTIFICATE in layer.annotations
     if layer.media_type in (JWS, COSE):
-        envelope = read_envelope(layer.media_type, data, image)
+        envelope = notary_envelope(layer.media_type, data, image)
         return Proof(where=where, message=envelope.message, signatures=(envelope.signature,), notation=envelope)
     if layer.media_type == DSSE:
         return _attested(where, envelope_of(parse_object(data)), image.digest, annotated=annotated)
@@ -153,3 +240,132 @@ def _attested(where: str, envelope: Envelope, image: Digest, *, bundle: bytes = 
         bundle=bundle,
         annotated=annotated,
     )
+
+
+def notary_envelope(media_type: str, data: bytes, image: Descriptor) -> NotationEnvelope:
+    """Reads an envelope of Notary, whose word isn't verified by that. Raises NoProof for what can't be read, for what
+    says that it must be understood and isn't, and for what speaks of another image."""
+    if media_type == COSE:
+        raise NoProof("it is a COSE envelope, and only JWS is read here")
+    body = parse_object(data)
+    protected = parse_object(_base64url(body.get("protected")))
+    header = object_of(body.get("header"), "header")
+    payload = _base64url(body.get("payload"))
+    expiry = _check_header(protected)
+    target = object_of(parse_object(payload).get("targetArtifact"), "targetArtifact")
+    subject = (image.digest, image.size, image.media_type)
+    if (target.get("digest"), target.get("size"), target.get("mediaType")) != subject:
+        raise NoProof(f"it is a signature of {str(target.get('digest'))[:80]}")
+    listed = header.get("x5c")
+    if not isinstance(listed, list) or not 0 < len(listed) <= MOST_CERTIFICATES:
+        raise NoProof("it has no certificates, or too many")
+    return NotationEnvelope(
+        algorithm=protected["alg"],
+        message=f"{body['protected']}.{body['payload']}".encode(),
+        signature=_base64url(body.get("signature")),
+        certificates=tuple(map(decode_base64, listed)),
+        expiry=expiry,
+        timestamp=decode_base64(header[_TIMESTAMP]) if _TIMESTAMP in header else b"",
+    )
+
+
+def _check_header(protected: Mapping[str, Any]) -> datetime | None:
+    """Checks the protected header and returns when the signature expires. What is critical must be known; the scheme
+    must be critical, and the expiry where there is one ("signature-envelope-jws", "Protected Headers")."""
+    critical = protected.get("crit")
+    if not isinstance(critical, list) or not all(isinstance(header, str) for header in critical):
+        raise NoProof("it doesn't say which of its headers are critical")
+    needed = {_SCHEME} | ({_EXPIRY} if _EXPIRY in protected else set())
+    unknown = {*critical, *(name for name in protected if name.startswith("io.cncf.notary."))} - _PROTECTED
+    if unknown:
+        raise NoProof(f"its header {min(unknown)[:100]} isn't understood here")
+    if missing := needed - set(critical):
+        raise NoProof(f"its header {min(missing)} isn't critical")
+    if absent := set(critical) - set(protected):
+        raise NoProof(f"its header {min(absent)[:100]} is missing")
+    algorithm = protected.get("alg")
+    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
+        raise NoProof(f"its algorithm is {str(algorithm)[:40]!r}")
+    if protected.get("cty") != PAYLOAD:
+        raise NoProof(f"it holds {str(protected.get('cty'))[:80]!r}")
+    if protected[_SCHEME] != _X509:
+        raise NoProof(f"its signing scheme is {str(protected[_SCHEME])[:80]!r}, and only {_X509} is verified here")
+    _time_of(protected.get(_TIME))
+    return _time_of(protected[_EXPIRY]) if _EXPIRY in protected else None
+
+
+def this_type(predicate_type: str) -> str:
+    """Returns a predicate type as it is called now."""
+    return RECEIPT_TYPE if predicate_type == _EARLIER_TYPE else predicate_type
+
+
+def pae(payload_type: str, payload: bytes) -> bytes:
+    """Returns what DSSE signs (protocol.md, "pre-authentication encoding")."""
+    kind = payload_type.encode()
+    return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
+
+
+def parse_object(data: bytes | str) -> dict[str, Any]:
+    """Returns a JSON object, in UTF-8 (RFC 8259). Raises NoProof for anything else; also for a key that stands twice:
+    what may mean two things to two readers is no proof."""
+    try:
+        body = parse_json(data, once=True)
+    except ValueError as error:
+        raise NoProof(f"it isn't JSON: {error}") from error
+    return object_of(body, "document")
+
+
+def object_of(value: object, name: str) -> dict[str, Any]:
+    """Raises NoProof for what is no object."""
+    if not isinstance(value, dict):
+        raise NoProof(f"its {name} is no object")
+    return value
+
+
+def decode_base64(value: object) -> bytes:
+    """Raises NoProof for what is no base64."""
+    if not isinstance(value, str):
+        raise NoProof("a signature or payload is missing")
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise NoProof("a signature or payload isn't base64") from error
+
+
+def envelope_of(body: Mapping[str, Any]) -> Envelope:
+    """Reads the JSON form of an envelope. Raises NoProof."""
+    kind, listed = body.get("payloadType"), body.get("signatures")
+    if not isinstance(kind, str):
+        raise NoProof("the envelope has no type of payload")
+    payload = decode_base64(body.get("payload"))
+    if not isinstance(listed, list) or not 0 < len(listed) <= MOST_SIGNATURES:
+        raise NoProof("the envelope has no signatures, or too many")
+    signatures = tuple(decode_base64(object_of(signature, "signature").get("sig")) for signature in listed)
+    return Envelope(payload_type=kind, payload=payload, signatures=signatures)
+
+
+def envelope_in(body: Mapping[str, Any]) -> Envelope:
+    """Returns the envelope in a bundle. Raises NoProof where there is none."""
+    if "dsseEnvelope" not in body:
+        raise NoProof("the bundle has no DSSE envelope")
+    return envelope_of(object_of(body["dsseEnvelope"], "dsseEnvelope"))
+
+
+def _time_of(value: object) -> datetime:
+    try:
+        time = datetime.fromisoformat(str(value))
+    except ValueError as error:
+        raise NoProof("a time in it can't be read") from error
+    if time.tzinfo is None:
+        raise NoProof("a time in it has no zone")
+    return time
+
+
+def _base64url(value: object) -> bytes:
+    """Without padding (RFC 7515, 2)."""
+    if not isinstance(value, str) or not value.isascii() or set(value) & set("+/="):
+        raise NoProof("a part of it isn't base64url")
+    try:
+        return base64.b64decode(value + "=" * (-len(value) % 4), altchars=b"-_", validate=True)
+    except ValueError as error:
+        raise NoProof("a part of it isn't base64url") from error

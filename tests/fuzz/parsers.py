@@ -49,13 +49,12 @@ from oci.registry.http.transport import Transport
 from oci.registry.manifests import _names, next_page
 from oci.relocation.plan import Plan
 from oci.relocation.request import NameRule
-from oci.signatures.bundle import BUNDLE_V03, IN_TOTO, Envelope, NoProof
 from oci.signatures.inspect import read_config
 from oci.signatures.keyless import CertificateIdentity, KeylessSigner, TrustedRoot, read_trusted_root
 from oci.signatures.keys import read_key, signed_sha256
-from oci.signatures.notation import JWS, NotationSigner
+from oci.signatures.notation import NotationSigner
 from oci.signatures.policy_file import _read
-from oci.signatures.proofs import _proof
+from oci.signatures.proofs import BUNDLE_V03, IN_TOTO, JWS, Envelope, NoProof, _proof
 from oci.units import parse_duration, parse_size
 from tests.hostile import archives, layers, locks, manifests, mirrors
 from tests.support.content import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Blob, image
@@ -243,7 +242,7 @@ PARSERS: Mapping[str, Parser] = {
     "configs to be written for docker": Parser(_written_as_docker, (CONFIG,)),
     "configs that bundles have": Parser(is_bundle_config, (CONFIG,)),
     "configs that are shown": Parser(read_config, (CONFIG,)),
-    "configs in imgpkg's archives": Parser(lambda data: manifest_json._diff_ids(ONE_LAYER, data), (CONFIG,)),
+    "configs in archives that are written": Parser(ONE_LAYER.diff_ids, (CONFIG,)),
     "index.json of a layout": Parser(lambda data: _object(data, "index.json"), (INDEX,)),
     "creation times": Parser(_text(_moment), (b"2026-11-29T10:00:00Z",)),
     "facts of earlier runs": Parser(_facts, (json.dumps(FACTS).encode(),)),

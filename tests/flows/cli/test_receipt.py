@@ -17,8 +17,8 @@ from oci.errors import InvalidDocument, NotSigned
 from oci.receipts.check import CHANGED_FILE, DAMAGED, LOST_FILE, LOST_IMAGE, LOST_TAG, REPLACED_TAG, find_receipt
 from oci.receipts.receipt import read_receipt
 from oci.receipts.record import CREATED
-from oci.signatures.bundle import RECEIPT_TYPE
 from oci.signatures.keys import PASSWORD_VARIABLE, read_key_file
+from oci.signatures.proofs import RECEIPT_TYPE
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.seaweedfs import SeaweedFS
 from tests.servers.strict_registry import StrictRegistry

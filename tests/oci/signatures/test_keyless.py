@@ -23,9 +23,9 @@ from oci.archive.options import ExportOptions
 from oci.errors import InvalidInput, NotTrusted
 from oci.signatures import proofs
 from oci.signatures.artifacts import ALL
-from oci.signatures.bundle import Evidence, NoProof, Proof, envelope_in, parse_object
 from oci.signatures.keyless import OLD_FORM, CertificateIdentity, KeylessSigner, TrustedRoot, read_trusted_root
 from oci.signatures.policy_file import read_policy
+from oci.signatures.proofs import Evidence, NoProof, Proof, envelope_in, parse_object
 from tests.servers.strict_registry import StrictRegistry
 from tests.support.archiving import archived, imported
 from tests.support.content import Blob, Content, image, push, signature_tag
