@@ -11,7 +11,7 @@ from oci.bundle.pull import Pulled, PullReport, PullRequest, pull
 from oci.bundle.push import Pushed, PushReport, PushRequest, entries_of, push
 from oci.bundle.tagnames import Tag, TagsReport, list_tags, resolve_tag
 from oci.export.export import push_to_archive
-from oci.files.output import output_folder
+from oci.files.folder import output_folder
 from oci.output import to_dict
 from oci.receipts.check import Checked, check_receipt, find_receipt
 from oci.reference import ArchiveName, Reference, StoreName

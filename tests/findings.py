@@ -167,7 +167,7 @@ BOUNDARIES: Mapping[str, tuple[str, ...]] = {
     "G14 Signed URLs in logs, modes, images by tag, nothing of what it is made of": (
         f"{HTTP}/test_connections.py::test_a_signed_query_is_in_no_log_and_no_error",
         "oci/test_output.py::test_the_umask_gives_the_mode",
-        "oci/files/test_output.py::test_the_umask_decides_who_may_read",
+        "oci/files/test_folder.py::test_the_umask_decides_who_may_read",
         "oci/layout/test_store.py::test_files_can_be_read_by_whom_the_umask_allows",
         "deployments/test_containers.py::test_the_image_is_installed_by_hash_and_names_no_index",
         "deployments/test_supply.py::test_images_of_other_people_are_pinned",

@@ -18,7 +18,7 @@ from oci.bundle.push import PushReport, PushRequest, entries_of, push
 from oci.errors import InvalidInput
 from oci.export.export import push_to_archive
 from oci.files.decompress import UnpackLimits
-from oci.files.output import NEVER_REPLACED, check_output, output_folder
+from oci.files.folder import NEVER_REPLACED, check_folder, output_folder
 from oci.files.pack import DEFAULT_EXCLUSIONS
 from oci.output import to_dict
 from oci.reference import ArchiveName, LayoutFolder
@@ -135,7 +135,7 @@ def pull_files(invocation: Invocation, /, **flags: Any) -> None:
     if not path:
         raise InvalidInput("expected --output to be non-empty")
     if path in NEVER_REPLACED:
-        check_output(path, replace=flags["replace"])
+        check_folder(path, replace=flags["replace"])
     invocation.resume_hint = "the folder is as it was; run the same again"
     output = invocation.output
     with open_session(invocation, "source") as session:
@@ -146,7 +146,7 @@ def pull_files(invocation: Invocation, /, **flags: Any) -> None:
         progress = LayerProgress(session.meter, "pulling", lambda receipt: receipt.bytes_read)
         # As imgpkg: what the reference names is looked at before what is at the output.
         resolved = look_up(open_source, request)
-        check_output(path, replace=flags["replace"])
+        check_folder(path, replace=flags["replace"])
         with (
             shown(progress, invocation, flags["progress_kind"]),
             output_folder(path, replace=flags["replace"]) as folder,

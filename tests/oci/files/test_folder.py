@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from oci.errors import InvalidInput
-from oci.files import output
-from oci.files.output import ABANDONED_AFTER, check_output, output_folder
+from oci.files import folder as folder_module
+from oci.files.folder import ABANDONED_AFTER, check_folder, output_folder
 
 
 def pull(path: Path | str, text: str = "new", *, replace: bool = False) -> None:
@@ -88,7 +88,7 @@ def test_a_link_called_like_a_bundles_folder_is_no_bundle(tmp_path: Path) -> Non
     (tmp_path / "out/.imgpkg").symlink_to(tmp_path)
 
     with pytest.raises(InvalidInput, match="weren't pulled"):
-        check_output(str(tmp_path / "out"))
+        check_folder(str(tmp_path / "out"))
 
 
 @pytest.mark.parametrize("replace", [False, True])
@@ -108,11 +108,11 @@ def test_what_must_not_be_replaced_is_refused(
 
     for path in refused:
         with pytest.raises(InvalidInput, match="output"):
-            check_output(path, replace=replace)
+            check_folder(path, replace=replace)
         with pytest.raises(InvalidInput, match="output"):
             pull(path, replace=replace)
-    assert check_output("below") == str(work / "below")
-    assert check_output("../../link/out") == str(home / "out")
+    assert check_folder("below") == str(work / "below")
+    assert check_folder("../../link/out") == str(home / "out")
 
 
 def test_a_failed_pull_leaves_what_was_there(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_failed_pull_leaves_what_was_there(tmp_path: Path) -> None:
 
 
 def test_without_the_exchange_of_linux_two_renames_do_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output, "_exchange", lambda *_: False)
+    monkeypatch.setattr(folder_module, "_exchange", lambda *_: False)
     pull(tmp_path / "out", "old")
     pull(tmp_path / "out", "new")
 

@@ -38,9 +38,9 @@ _EXCHANGE = 2
 def output_folder(path: str, *, replace: bool = False) -> Iterator[str]:
     """Gives a new, empty folder beside `path` to fill, which takes its place when the block ends without an error.
 
-    Raises as `check_output` does. `path` and its old content change at one moment, or not at all.
+    Raises as `check_folder` does. `path` and its old content change at one moment, or not at all.
     """
-    target = check_output(path, replace=replace)
+    target = check_folder(path, replace=replace)
     parent, name = os.path.split(target)
     new = os.path.join(parent, f".{name}.{secrets.token_hex(8)}.{_SUFFIX}")
     try:
@@ -52,7 +52,7 @@ def output_folder(path: str, *, replace: bool = False) -> Iterator[str]:
     try:
         yield new
         # Looked at again: another program may have written there meanwhile.
-        check_output(path, replace=replace)
+        check_folder(path, replace=replace)
         _mark(new)
         try:
             _swap(new, target)
@@ -73,7 +73,7 @@ def output_folder(path: str, *, replace: bool = False) -> Iterator[str]:
         ) from error
 
 
-def check_output(path: str, *, replace: bool = False) -> str:
+def check_folder(path: str, *, replace: bool = False) -> str:
     """Returns the absolute path, when files may be pulled there; `replace` allows to delete a folder that no pull made.
 
     Raises InvalidInput for a path that must not or can't be replaced: the root, the working folder, the home folder
