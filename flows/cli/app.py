@@ -57,14 +57,14 @@ _RECEIPT = Group(
 _TAG = Group(
     "Tags of a repository.",
     {
-        "list": ("flows.cli.tag:list_tags", "List the tags of a repository"),
-        "resolve": ("flows.cli.tag:resolve", "Say which digest a tag stands for"),
-        "delete": ("flows.cli.tag:delete", "Take one tag away, and nothing else with it"),
+        "list": ("flows.cli.repository:list_tags", "List the tags of a repository"),
+        "resolve": ("flows.cli.repository:resolve", "Say which digest a tag stands for"),
+        "delete": ("flows.cli.repository:delete", "Take one tag away, and nothing else with it"),
     },
 )
 _AUTH = Group(
     "Logins of registries.",
-    {"check": ("flows.cli.start.auth:check", "Try the logins of repositories, or of all that mirrors name")},
+    {"check": ("flows.cli.repository:check_logins", "Try the logins of repositories, or of all that mirrors name")},
 )
 _MEMBERS = {
     "copy": ("flows.cli.copy:copy", "Copy a bundle, an image or what a lock lists, with all it references"),

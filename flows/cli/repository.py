@@ -1,8 +1,10 @@
-"""`transship tag`: lists tags, resolves one, takes one away."""
+"""The commands on single repositories: `transship tag` lists tags, resolves one, takes one away; `auth check` tries the
+logins that a run will use, before the run."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import click
@@ -12,10 +14,15 @@ from flows.cli.flags import concurrency_flag, flags_of, open_session, registry_f
 from flows.cli.output import keyified
 from oci.bundle.tagnames import TagsReport, resolve_tag
 from oci.bundle.tagnames import list_tags as tags_of
-from oci.errors import InvalidInput
+from oci.errors import Incomplete, InvalidInput, StoreError
 from oci.mirror.policy import TagRule
 from oci.output import to_dict
-from oci.reference import LAYOUT_PREFIX, parse_any
+from oci.reference import LAYOUT_PREFIX, Repository, parse_any
+from oci.relocation.session import Session
+from oci.units import counted
+
+_FILES = (".yaml", ".yml")
+_LOGINS = ("Repository", "Right", "Login", "Result")
 
 
 @verb(
@@ -112,3 +119,58 @@ def delete(invocation: Invocation, /, **flags: Any) -> None:
             "deleted with its manifest" if untagged.deleted == WITH_MANIFEST else "deleted; its manifest is there still"
         )
         output.summary(f"{untagged}: {outcome}; {stay}")
+
+
+@verb("check", "mirrors.yaml", "registry.example/shop/web", "registry.corp.example/mirror/web --push --json")
+@click.argument("repositories", nargs=-1, metavar="[REPOSITORY|FILE]...")
+@click.option("--push", is_flag=True, help="Try the right to push to the repositories that are named here, too.")
+@registry_flags(sides=True)
+def check_logins(invocation: Invocation, /, **flags: Any) -> None:
+    """Try the logins of repositories, or of all repositories that the mirrors of a FILE (.yaml) read and write.
+
+    Reading is tried by asking for the tags; pushing by starting an upload, which is cancelled and leaves nothing.
+    A login that is refused is named with where it comes from. Exit codes: 0 all work, 3 some do not, 1 none does.
+    """
+    invocation.output.check_columns(_LOGINS)
+    files = [text for text in flags["repositories"] if text.endswith(_FILES)]
+    names = [Repository.parse(text) for text in flags["repositories"] if text not in files]
+    if len(files) > 1 or not (files or names):
+        raise click.UsageError("Expected repositories, or one file of mirrors")
+    rights = ("pull", "push") if flags["push"] else ("pull",)
+    rights_of = dict.fromkeys((name, right) for name in names for right in rights)
+    opened: AbstractContextManager[Session]
+    if not files:
+        opened = open_session(invocation)
+    else:
+        from flows.cli.mirror.file import Mirrors  # noqa: PLC0415 - for a file of mirrors only
+
+        mirrors = Mirrors.asked_for(invocation, {"path": files[0], "names": (), "only": ""})
+        for mirror in mirrors.chosen:
+            stores = [(mirror.source.store, "pull"), *((place.store, "push") for place in mirror.destinations)]
+            rights_of |= {(store, right): None for store, right in stores if isinstance(store, Repository)}
+        opened = mirrors.session()
+    with opened as session:
+        tried = [_try_login(session, name, right) for name, right in rights_of]
+    failures = [error for _, error in tried if error is not None]
+    invocation.output.table("Logins", _LOGINS, [row for row, _ in tried])
+    keys = ("repository", "right", "login", "result")
+    invocation.output.result(
+        logins=[dict(zip(keys, row, strict=True)) | {"works": error is None} for row, error in tried]
+    )
+    if failures:
+        raise Incomplete(
+            f"{len(failures)} of {counted(len(tried), 'login')} {'does' if len(tried) == 1 else 'do'} not work",
+            failures,
+            some_done=len(failures) < len(tried),
+            hint="the table says where each login comes from",
+        )
+
+
+def _try_login(session: Session, name: Repository, right: str) -> tuple[list[str], StoreError | None]:
+    store = session.repository("destination" if right == "push" else "source", name)
+    error = None
+    try:
+        result = "works" if store.try_login(push=right == "push") else "works; there is no such repository yet"
+    except StoreError as refusal:
+        error, result = refusal, refusal.message
+    return [str(name), right, store.login, result], error
