@@ -143,10 +143,10 @@ def plain_document(data: str | bytes) -> dict[str, Any] | None:
     try:
         text = data if isinstance(data, str) else data.decode("ascii")
         lines = [_line(line) for line in text.removeprefix("---\n").removesuffix("\n").split("\n")]
-        mapping, after = _mapping(lines, 0, 0)
+        value, after = _block(lines, 0)
     except (_NotPlainError, UnicodeDecodeError):
         return None
-    return mapping if after == len(lines) else None
+    return value if isinstance(value, dict) and lines[0][0] == 0 and after == len(lines) else None
 
 
 def _line(line: str) -> _Line:
@@ -159,8 +159,16 @@ def _line(line: str) -> _Line:
     return len(spaces), dash is not None, key, word
 
 
-def _mapping(lines: list[_Line], at: int, column: int) -> tuple[dict[str, Any], int]:
-    """The mapping whose keys stand in `column`, from line `at`, and the line after it."""
+def _block(lines: list[_Line], at: int) -> tuple[dict[str, Any] | list[Any], int]:
+    """The list or mapping whose first line is `at`, and the line after it."""
+    column, is_list, _, _ = lines[at]
+    items: list[Any] = []
+    while is_list and at < len(lines) and lines[at][:2] == (column, True):
+        lines[at] = (column + 2, False, *lines[at][2:])
+        item, at = _block(lines, at)
+        items.append(item)
+    if is_list:
+        return items, at
     mapping: dict[str, Any] = {}
     while at < len(lines) and lines[at][:2] == (column, False):
         _, _, key, word = lines[at]
@@ -170,22 +178,7 @@ def _mapping(lines: list[_Line], at: int, column: int) -> tuple[dict[str, Any], 
         if word is not None:
             mapping[key] = word
             continue
-        if at == len(lines):
+        if at == len(lines) or lines[at][0] < column + (not lines[at][1]):
             raise _NotPlainError
-        below, is_item, _, _ = lines[at]
-        if is_item and below >= column:
-            mapping[key], at = _items(lines, at, below)
-        elif not is_item and below > column:
-            mapping[key], at = _mapping(lines, at, below)
-        else:
-            raise _NotPlainError
+        mapping[key], at = _block(lines, at)
     return mapping, at
-
-
-def _items(lines: list[_Line], at: int, column: int) -> tuple[list[Any], int]:
-    items: list[Any] = []
-    while at < len(lines) and lines[at][:2] == (column, True):
-        lines[at] = (column + 2, False, *lines[at][2:])
-        item, at = _mapping(lines, at, column + 2)
-        items.append(item)
-    return items, at
