@@ -182,13 +182,13 @@ async def _carry(parameters: MirrorParameters, run: MirrorRun) -> None:
     if parameters.fleet is None or not shared:
         await _carry_all(run, work)
         return
-    helpers = parameters.fleet.as_helpers(parameters.fleet.mirror_deployment)
-    run.fleet = items_stay_here(shared, await run.session(), always=helpers.always)
+    fleet = parameters.fleet.sent_to(parameters.fleet.mirror_deployment)
+    run.fleet = items_stay_here(shared, await run.session(), always=fleet.always)
     if run.fleet:
         await _carry_all(run, work)
         return
     sent = partial(MirrorShardParameters.sent, run.config, run.mirror)
-    spread = Spread(f"mirror {run.mirror.name}", MirrorWork(run, sent), helpers)
+    spread = Spread(f"mirror {run.mirror.name}", MirrorWork(run, sent), fleet)
     images_together = together_in_a_task(len(shared))
     try:
         with errors_alone():

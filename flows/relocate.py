@@ -43,7 +43,7 @@ from tasks.artifacts.report import artifact_key, heartbeats, percent_shown
 from tasks.blocks import load_signing_key
 from tasks.fleet.dispatch import Fleet
 from tasks.fleet.queue import Taker
-from tasks.fleet.spread import Helpers, Spread
+from tasks.fleet.spread import Spread
 from tasks.relocate import (
     RelocationRun,
     batches,
@@ -117,16 +117,16 @@ async def _recorder(run: RelocationRun, parameters: RelocateParameters) -> Recor
 
 async def _copy(run: RelocationRun, parameters: RelocateParameters, recorder: Recorder | None) -> None:
     source = await resolve_bundle(parameters.kind.value, parameters.source)
-    helpers = None if parameters.fleet is None else parameters.fleet.as_helpers(parameters.fleet.deployment)
-    plans_first = helpers is None or recorder is not None or not can_begin(run.whole_request, await run.session())
+    fleet = None if parameters.fleet is None else parameters.fleet.sent_to(parameters.fleet.deployment)
+    plans_first = fleet is None or recorder is not None or not can_begin(run.whole_request, await run.session())
     if plans_first:
         await fetch_referenced_images(source)
         if recorder is not None:
             recorder.check(run.planned)
-        if helpers is not None:
-            run.fleet = images_stay_here(run.planned, await run.session(), always=helpers.always)
-        helpers = None if run.fleet or not run.planned.to_transfer else helpers
-    async with _pushing(run, parameters, helpers) as push:
+        if fleet is not None:
+            run.fleet = images_stay_here(run.planned, await run.session(), always=fleet.always)
+        fleet = None if run.fleet or not run.planned.to_transfer else fleet
+    async with _pushing(run, parameters, fleet) as push:
         if not plans_first:
             await fetch_referenced_images(source)
         # As asked for: a digest is wider than the page.
@@ -166,16 +166,16 @@ async def _push_all(run: RelocationRun, plan: Plan) -> None:
 
 @asynccontextmanager
 async def _pushing(
-    run: RelocationRun, parameters: RelocateParameters, helpers: Helpers | None
+    run: RelocationRun, parameters: RelocateParameters, fleet: Fleet | None
 ) -> AsyncIterator[Callable[[], Awaitable[None]]]:
     """Gives what transfers the images of the run's plan: with helpers where that is faster. They may begin with what
     planning finds, where that is done in the block. What only this run may write comes last."""
-    if helpers is None:
+    if fleet is None:
         yield lambda: _push_all(run, run.planned)
         return
     sent = partial(ShardParameters.sent, parameters)
     work = RelocationWork(run, await run.session(), sent, trusting=not parameters.how.repair)
-    spread: Spread[Digest] = Spread(run.destination, work, helpers)
+    spread: Spread[Digest] = Spread(run.destination, work, fleet)
     loop = asyncio.get_running_loop()
 
     def find(part: Plan, share: float) -> None:

@@ -40,6 +40,7 @@ from oci.relocation.transfer import DONE, FAILED, ImageOutcome, failure
 from oci.units import show_size
 from tasks.fleet.limits import limits_of
 from tasks.fleet.queue import ShardQueue, ShardResult
+from tasks.fleet.spread import Work
 from tasks.mirror import MirrorRun
 from tasks.relocate import RelocationRun, biggest_first
 from tasks.run import given_access, together_in_a_task
@@ -150,8 +151,8 @@ def _stays_here(stores: Iterable[tuple[str, StoreName]], session: Session, *, al
     return f"done by this run alone: what {limited[0] or 'a store'} {FOR_ALL}" if limited else ""
 
 
-class RelocationWork:
-    """The images of a relocation as units of tasks.fleet.spread.Work: digests."""
+class RelocationWork(Work[Digest]):
+    """The images of a relocation as units: digests."""
 
     def __init__(
         self,
@@ -267,8 +268,8 @@ def _big_blobs(plan: Plan, images: Iterable[PlannedManifest]) -> set[Digest]:
     return {digest for digest in blobs if plan.blob_by_digest[digest].size > SMALL}
 
 
-class MirrorWork:
-    """The items of a mirror as units of tasks.fleet.spread.Work, of a weight of 1 for each destination: what they weigh
+class MirrorWork(Work[WorkItem]):
+    """The items of a mirror as units, of a weight of 1 for each destination: what they weigh
     is known when they are looked at. Each gives its image its tags by itself, so nothing is left for the run that is
     helped but the report."""
 
@@ -281,9 +282,6 @@ class MirrorWork:
 
     def weight(self, units: Sequence[WorkItem]) -> float:
         return float(sum(len(item.targets) for item in units))
-
-    def busy(self) -> float:
-        return 0.0
 
     def cut(self, units: Sequence[WorkItem], *, workers: int, least: float) -> list[list[WorkItem]]:
         """Neighbours stay together: tags of one repository have layers in common."""

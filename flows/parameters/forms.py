@@ -29,7 +29,6 @@ from oci.reference import S3_PREFIX, ArchiveName
 from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
 from tasks.fleet.dispatch import Fleet
 from tasks.fleet.queue import ShardQueue
-from tasks.fleet.spread import Helpers
 from tasks.run import Side
 
 SLUG = "block_type_slug"
@@ -151,15 +150,16 @@ class FleetOptions(Options):
         le=86400,
     )
 
-    def as_helpers(self, deployment: str) -> Helpers:
-        fleet = Fleet(
+    def sent_to(self, deployment: str) -> Fleet:
+        return Fleet(
             deployment=deployment,
+            helpers=self.helpers,
+            always=self.always,
             retries=self.retries,
             lost_after=self.lost_after_seconds,
             start_within=self.start_within_seconds,
             look_every=min(_LOOK_EVERY, self.lost_after_seconds / _LOOKS),
         )
-        return Helpers(fleet=fleet, most=self.helpers, always=self.always)
 
 
 class QueueName(Options):

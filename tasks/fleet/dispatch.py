@@ -46,10 +46,14 @@ _RECENT = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
-    """Where work is sent, and when it counts as lost."""
+    """Where work is sent, how many may help a run with it, and when it counts as lost."""
 
     deployment: str
     """`FLOW/DEPLOYMENT` of a flow that keeps an account (tasks.artifacts.report.heartbeats)."""
+    helpers: int = OPEN
+    """Helpers of a run at a time, at the most."""
+    always: bool = False
+    """Starts all of them at the beginning, without a look at the pace."""
     retries: int = 3
     """How often a lost job is sent again."""
     lost_after: float = 90.0

@@ -42,17 +42,6 @@ _SHARDS = 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Helpers:
-    """How a run may be helped."""
-
-    fleet: Fleet
-    most: int
-    """Helpers at a time."""
-    always: bool = False
-    """Starts all of them at the beginning, without a look at the pace."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """How many helpers are started, and why not more or fewer. `pace` is what this run does in a second."""
 
@@ -104,6 +93,7 @@ class Work(Protocol[Unit]):
     def busy(self) -> float:
         """Returns the seconds that what is on its way takes at least, by how it moved since the last call; 0 where that
         isn't known."""
+        return 0.0
 
     def cut(self, units: Sequence[Unit], *, workers: int, least: float) -> list[list[Unit]]:
         """Returns shards for so many runs, the heaviest first, of a weight of `least` at the end."""
@@ -127,12 +117,12 @@ class Work(Protocol[Unit]):
 class Spread(Feed[Unit]):
     """The work of one run. `decision` is what was decided about helpers, in the end."""
 
-    def __init__(self, name: str, work: Work[Unit], helpers: Helpers) -> None:
+    def __init__(self, name: str, work: Work[Unit], fleet: Fleet) -> None:
         super().__init__()
         self.decision = Decision(reason="")
         self._name = name
         self._shared = work
-        self._helpers = helpers
+        self._fleet = fleet
         self._queue: ShardQueue | None = None
         """None until there are shards."""
         self._news = asyncio.Event()
@@ -166,7 +156,7 @@ class Spread(Feed[Unit]):
         run = flow_run.id
         if run is None:
             raise RuntimeError("work is shared inside a flow run")
-        deployment = await find_deployment(self._helpers.fleet.deployment)
+        deployment = await find_deployment(self._fleet.deployment)
         queue = ShardQueue(UUID(run), f"shards-{uuid4().hex[:8]}", user=str(run))
         self._began, self._done_before = time.monotonic(), self._shared.progress()
         async with queue:
@@ -267,7 +257,7 @@ class Spread(Feed[Unit]):
                     group.create_task(self._grow(queue))
                 sent = run_on_fleet(
                     jobs,
-                    self._helpers.fleet,
+                    self._fleet,
                     again=lambda: not (self._whole.is_set() and self._settled.issuperset(self._shards)),
                     on_end=ended,
                     # While so many may be at work, this run keeps to what it has of each rate.
@@ -282,8 +272,8 @@ class Spread(Feed[Unit]):
             is_whole = self._whole.is_set()
             waiting = [unit for _, unit in self._pending] if is_whole else self._offered
             share = 1.0 if is_whole else self._share_found
-            most = min(self._helpers.most, round(len(waiting) / share) - 1)
-            if self._helpers.always and most > 0:
+            most = min(self._fleet.helpers, round(len(waiting) / share) - 1)
+            if self._fleet.always and most > 0:
                 self.decision = Decision(helpers=most, reason=f"shared with {counted(most, 'helper')}, as asked for")
                 return True
             if most < 1 and is_whole:
@@ -325,7 +315,7 @@ class Spread(Feed[Unit]):
         """Puts what isn't begun into the queue, but for what keeps this run busy meanwhile."""
         self._cutting = True
         try:
-            retained = 0 if self._helpers.always else min(2 * self._width, len(self._pending) // 4)
+            retained = 0 if self._fleet.always else min(2 * self._width, len(self._pending) // 4)
             waiting = [unit for _, unit in self._pending]
             while len(self._pending) > retained:
                 self._pending.pop()
@@ -380,7 +370,7 @@ class Spread(Feed[Unit]):
         lost = [number for number, user in queue.users.items() if user == helper and number not in queue.results]
         for number in lost:
             remaining, tries = await self._shared.remaining(self._shards[number]), self._tries[number] + 1
-            if remaining and tries > self._helpers.fleet.retries:
+            if remaining and tries > self._fleet.retries:
                 self._shared.fail(remaining, f"the helpers that had it were lost, {tries} times")
                 remaining = []
             middle = -(-len(remaining) // 2)

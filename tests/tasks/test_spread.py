@@ -19,7 +19,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from tasks.fleet import queue as queue_module
 from tasks.fleet.dispatch import Fleet
 from tasks.fleet.queue import ShardQueue, Taker
-from tasks.fleet.spread import Decision, Helpers, Spread, decide
+from tasks.fleet.spread import Decision, Spread, decide
 from tests.faults.proxy import Fault, FaultProxy
 from tests.support.api_link import ApiLink
 from tests.support.flow_runs import with_client
@@ -320,7 +320,7 @@ def test_a_run_that_gets_no_helper_does_all_by_itself_and_says_why(
 
     @flow
     async def run() -> Decision:
-        spread = Spread("numbers", numbers, Helpers(fleet=Fleet(deployment=unstaffed), most=2, always=True))
+        spread = Spread("numbers", numbers, Fleet(deployment=unstaffed, helpers=2, always=True))
 
         async def tried() -> bool:
             alone = reason not in REFUSED or "alone" in spread.decision.reason
@@ -369,7 +369,7 @@ def test_a_helper_begins_before_all_units_are_there(prefect: PrefectServer, unst
 
     @flow
     async def run() -> Decision:
-        spread = Spread("numbers", numbers, Helpers(fleet=Fleet(deployment=unstaffed), most=1, always=True))
+        spread = Spread("numbers", numbers, Fleet(deployment=unstaffed, helpers=1, always=True))
 
         def has_done(wanted: Sequence[int]) -> Any:
             async def is_done() -> bool:
