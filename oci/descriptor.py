@@ -196,6 +196,16 @@ DECODER = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite)
 _STRICT = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite, object_pairs_hook=_once)
 
 
+def json_object(data: bytes, path: str, *, name: str = "") -> dict[str, Any]:
+    """Returns the object that a JSON document is. Raises InvalidManifest, which calls it `name` where that isn't its
+    path."""
+    try:
+        body = parse_json(data)
+    except ValueError as error:
+        raise InvalidManifest(f"{name or path} is not JSON") from error
+    return as_object(body, path)
+
+
 def as_object(value: Any, path: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidManifest(f"{path}: expected an object")

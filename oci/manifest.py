@@ -20,8 +20,8 @@ from oci.descriptor import (
     Descriptor,
     as_annotations,
     as_list,
-    as_object,
     as_text,
+    json_object,
     parse_json,
 )
 from oci.digest import Digest, digest_of, is_digest
@@ -106,10 +106,7 @@ def parse_manifest(raw: bytes, media_type: str = "", *, limit: int = MANIFEST_LI
             f"the manifest has {len(raw)} bytes, more than the limit of {limit}",
             hint=f"copy it between registries alone, and {RAISE_LIMIT}",
         )
-    try:
-        body = as_object(parse_json(raw), "manifest")
-    except ValueError as error:
-        raise InvalidManifest("the manifest is not JSON") from error
+    body = json_object(raw, "manifest", name="the manifest")
     kind = _media_type(body, media_type.partition(";")[0].strip())
     for key in ("layers", "manifests"):
         if (count := len(as_list(body.get(key), key))) > CHILD_LIMIT:

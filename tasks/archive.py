@@ -15,19 +15,16 @@ from prefect.artifacts import acreate_link_artifact
 from prefect.client.schemas.objects import StateType
 from prefect.logging import get_run_logger
 
-from oci.archive.inventory import Verdict, verify_archive
 from oci.archive.open import link_to
 from oci.archive.options import ExportOptions
 from oci.errors import Incomplete, IntegrityError, InvalidInput, StoreError
 from oci.export.assembly import WriteReport
-from oci.export.export import ArchiveReport, begin_archive, finish_archive, write_parts
+from oci.export.export import ArchiveReport, begin_archive, finish_archive, verify_written, write_parts
 from oci.export.plan import ArchivePlan, Group, is_written
 from oci.export.planner import plan_archive
 from oci.export.tar_plan import Part
 from oci.meter import Receipt
-from oci.reference import ArchiveName
 from oci.relocation.report import ArchiveFacts, RelocationReport, Traffic
-from oci.relocation.verify import Verification
 from oci.units import counted, show_size
 from tasks.artifacts.markdown import in_forms
 from tasks.artifacts.report import Heartbeat, artifact_key
@@ -89,17 +86,13 @@ class ExportRun(RelocationRun):
     def report(self) -> RelocationReport:
         """Returns the report. What was copied in the store counts as mounted, and what an earlier run stored as
         skipped."""
-        written, images = self.written, self.archive.images if self.archive else 0
+        total, images = WriteReport.total(self.written), self.archive.images if self.archive else 0
         return msgspec.structs.replace(
             super().report(),
             published=self.result is not None or self.unchanged,
             images_copied=0 if self.unchanged else images,
             images_present=images if self.unchanged else 0,
-            bytes=Traffic(
-                written=sum(part.sent for part in written),
-                mounted=sum(part.copied for part in written),
-                skipped=sum(part.kept for part in written),
-            ),
+            bytes=Traffic(written=total.sent, mounted=total.copied, skipped=total.kept),
         )
 
 
@@ -177,22 +170,15 @@ async def verify_tarball(location: str, *, deep: bool = False) -> None:
     Raises IntegrityError when something is missing or wrong; the export keeps the whole list.
     """
     export = current(ExportRun)
-    session = await export.session()
-    name = ArchiveName.of(*export.archive_planned.locations)
-
-    def look() -> Verdict:
-        return verify_archive(session.archive(name, "destination", anew=True), session.workers, deep=deep)
-
-    verdict = await export.in_thread(look)
-    export.verification = Verification(
-        manifests=verdict.images, blobs=verdict.blobs, bytes_hashed=verdict.bytes_hashed, problems=verdict.problems
-    )
-    if verdict.problems:
+    session, locations = await export.session(), export.archive_planned.locations
+    verification = await export.in_thread(verify_written, session, locations, deep=deep)
+    export.verification = verification
+    if verification.problems:
         raise IntegrityError(
-            f"{location}: {counted(len(verdict.problems), 'problem')}, the first: {verdict.problems[0]}",
+            f"{location}: {counted(len(verification.problems), 'problem')}, the first: {verification.problems[0]}",
             hint="remove it and write it again",
         )
-    get_run_logger().info("verified %d images and %d blobs", verdict.images, verdict.blobs)
+    get_run_logger().info("verified %d images and %d blobs", verification.manifests, verification.blobs)
 
 
 class PartsAccount(msgspec.Struct, frozen=True, kw_only=True):

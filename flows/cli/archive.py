@@ -32,7 +32,7 @@ from oci.archive.options import ExportOptions
 from oci.archive.source import Archive
 from oci.digest import Digest
 from oci.errors import Incomplete, InvalidInput, StoreError
-from oci.export.export import ArchiveReport, docker_images, seal_archive, write_archive, write_docker
+from oci.export.export import ArchiveReport, docker_images, seal_archive, verify_written, write_archive, write_docker
 from oci.export.plan import ArchivePlan, Volume
 from oci.export.planner import plan_archive, plan_resumed
 from oci.export.tar_plan import Part
@@ -316,15 +316,14 @@ def show_archive_plan(output: Output, plan: ArchivePlan) -> None:
 def _verified(session: Session, report: ArchiveReport, mode: str) -> Verification | None:
     if mode == "none":
         return None
-    name = ArchiveName.of(*report.locations)
-    verdict = verify_archive(session.archive(name, "destination", anew=True), session.workers, deep=mode == "deep")
-    if verdict.problems:
+    verification = verify_written(session, report.locations, deep=mode == "deep")
+    if verification.problems:
         raise Incomplete(
-            f"{counted(len(verdict.problems), 'problem')} in {name}",
-            [StoreError(problem, side="destination") for problem in verdict.problems],
+            f"{counted(len(verification.problems), 'problem')} in {ArchiveName.of(*report.locations)}",
+            [StoreError(problem, side="destination") for problem in verification.problems],
             hint="write the archive again",
         )
-    return Verification(manifests=verdict.images, blobs=verdict.blobs, bytes_hashed=verdict.bytes_hashed)
+    return verification
 
 
 def _summary(plan: ArchivePlan, report: ArchiveReport) -> str:

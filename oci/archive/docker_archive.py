@@ -18,7 +18,17 @@ from msgspec import Struct
 
 from oci.archive.entry import ArchiveEntry, entry_of
 from oci.archive.open import Stretch
-from oci.descriptor import CONFIG_TYPES, OCI_CONFIG, OCI_MANIFEST, Descriptor, as_list, as_object, as_text, parse_json
+from oci.descriptor import (
+    CONFIG_TYPES,
+    OCI_CONFIG,
+    OCI_MANIFEST,
+    Descriptor,
+    as_list,
+    as_object,
+    as_text,
+    json_object,
+    parse_json,
+)
 from oci.digest import Chunk, Digest, digest_of, hex_of, is_digest
 from oci.errors import IntegrityError, InvalidInput, InvalidManifest, InvalidReference
 from oci.files import tar
@@ -132,10 +142,7 @@ class _Images:
             if stretch.size > LIMIT:
                 raise InvalidManifest(f"{path}: {stretch.size} bytes, and {LIMIT} are the limit")
             data = stretch.bytes(LIMIT)
-            try:
-                body = as_object(parse_json(data), path)
-            except ValueError as error:
-                raise InvalidManifest(f"{path}: {name} is not JSON") from error
+            body = json_object(data, path, name=f"{path}: {name}")
             root = as_object(body.get("rootfs") or {}, f"{path}.rootfs")
             listed = as_list(root.get("diff_ids"), f"{path}.rootfs.diff_ids")
             self._configs[name] = Descriptor(OCI_CONFIG, digest_of(data), len(data)), listed

@@ -12,18 +12,17 @@ from msgspec.structs import replace
 
 from oci.archive.entry import ArchiveEntry, entry_of, tag_in_name
 from oci.bundle import tagnames
-from oci.descriptor import OCI_INDEX, Descriptor, as_list, as_media_type, as_object, parse_json
+from oci.descriptor import OCI_INDEX, Descriptor, as_list, as_media_type, json_object
 from oci.digest import Digest, hex_of, is_digest
 from oci.errors import IntegrityError, InvalidManifest
+from oci.layout.index import REF_NAME
 from oci.manifest import MANIFEST_LIMIT, NESTING_LIMIT, Manifest, parse_manifest
 
 MARK = "oci-layout"
-MARK_BYTES = b'{"imageLayoutVersion":"1.0.0"}'
 INDEX = "index.json"
 LIMIT = 16 << 20
 """Bytes of an index.json that is read or written: some 40,000 images."""
 
-_REF_NAME = "org.opencontainers.image.ref.name"
 _REFERENCE = "dev.transship.reference"
 _ORIGIN = "dev.transship.origin"
 _ROOT_BUNDLE = "dev.transship.root-bundle"
@@ -55,12 +54,12 @@ def render(entries: Iterable[ArchiveEntry], manifests: Mapping[Digest, Manifest]
         notes = {
             _ORIGIN: entry.origin,
             _REFERENCE: entry.reference,
-            _REF_NAME: entry.tag or tagnames.keep_alive(entry.digest),
+            REF_NAME: entry.tag or tagnames.keep_alive(entry.digest),
             _ROOT_BUNDLE: "true" if entry.is_root_bundle else "",
         }
         plain = replace(manifests[entry.digest].descriptor, annotations={}).to_dict()
         listed.append({**plain, "annotations": {key: text for key, text in sorted(notes.items()) if text}})
-    listed.sort(key=lambda entry: (entry["digest"], entry["annotations"].get(_REF_NAME, "")))
+    listed.sort(key=lambda entry: (entry["digest"], entry["annotations"].get(REF_NAME, "")))
     body = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed}
     data = json.dumps(body, separators=(",", ":")).encode()
     if len(data) > LIMIT:
@@ -71,10 +70,7 @@ def render(entries: Iterable[ArchiveEntry], manifests: Mapping[Digest, Manifest]
 def parse(index: bytes, read: Callable[[Digest, int], bytes]) -> tuple[list[ArchiveEntry], dict[Digest, Manifest]]:
     """Returns the entries, and every manifest below them; `read` gives the bytes of a small blob. Raises
     InvalidManifest."""
-    try:
-        body = as_object(parse_json(index), INDEX)
-    except ValueError as error:
-        raise InvalidManifest(f"{INDEX} is not JSON") from error
+    body = json_object(index, INDEX)
     entries: list[ArchiveEntry] = []
     manifests: dict[Digest, Manifest] = {}
     for number, listed in enumerate(as_list(body.get("manifests"), "manifests")):
@@ -82,7 +78,7 @@ def parse(index: bytes, read: Callable[[Digest, int], bytes]) -> tuple[list[Arch
         descriptor = Descriptor.from_dict(listed, path)
         as_media_type(descriptor.media_type, f"{path}.mediaType")
         notes = descriptor.annotations
-        tag = tag_in_name(notes.get(_REF_NAME), f"{path}.annotations[{_REF_NAME}]")
+        tag = tag_in_name(notes.get(REF_NAME), f"{path}.annotations[{REF_NAME}]")
         entry = entry_of(
             descriptor.digest,
             f"{path}.annotations",

@@ -22,7 +22,7 @@ from oci.descriptor import (
     OCI_MANIFEST,
     Descriptor,
     as_object,
-    parse_json,
+    json_object,
 )
 from oci.digest import Chunk, Digest, digest_of
 from oci.errors import Denied, InvalidDocument, InvalidInput, InvalidManifest, NotFound, Unauthorized
@@ -141,10 +141,7 @@ def is_bundle_config(config: bytes) -> bool:
 
     Raises InvalidManifest for a config that isn't one.
     """
-    try:
-        body = as_object(parse_json(config), "config")
-    except ValueError as error:
-        raise InvalidManifest("the image config is not JSON") from error
+    body = json_object(config, "config", name="the image config")
     inner = as_object(body.get("config") or {}, "config.config")
     return BUNDLE_LABEL in as_object(inner.get("Labels") or {}, "config.config.Labels")
 

@@ -21,6 +21,7 @@ from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import astuple
 
 from oci.archive.open import ByteReader
 from oci.digest import Chunk, Digest, Verifier
@@ -44,8 +45,7 @@ _ROUNDS = 3
 """How often a part is put together when its bytes, or what the store made of them, aren't the promised ones."""
 
 
-@dataclass(slots=True)
-class WriteReport:
+class WriteReport(Struct):
     """What writing took, in bytes: `sent` went through here, `copied` came out of an older archive without doing so,
     `kept` is what an earlier run had stored. Of these two, `unread` are in an object store and were not read again:
     that they are the right bytes is what the store and the older archive's metadata say. Reading the archive proves it
@@ -56,6 +56,10 @@ class WriteReport:
     kept: int = 0
     unread: int = 0
     parts: int = 0
+
+    @classmethod
+    def total(cls, reports: Iterable[WriteReport]) -> WriteReport:
+        return cls(*map(sum, zip(*map(astuple, reports), strict=True)))
 
 
 class Chains(Struct):

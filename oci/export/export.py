@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct, structs
 
 from oci.archive.docker_archive import DockerImage, docker_name, write_docker_archive
+from oci.archive.inventory import verify_archive
 from oci.archive.open import SIGNATURE_SUFFIX, hash_of, in_object_store, open_reader
 from oci.archive.source import Archive
 from oci.bundle.push import Pushed, PushRequest, push
@@ -129,6 +130,16 @@ def finish_archive(
             writer.join(ticket, volume.parts)
             writer.finish(volume.parts)
     return _report(session, plan, written, seconds)
+
+
+def verify_written(session: Session, locations: Sequence[str], *, deep: bool) -> Verification:
+    """Reads an archive where it was written: every blob has to be there, and with `deep` every byte is hashed. What is
+    wrong is in `problems`."""
+    archive = session.archive(ArchiveName.of(*locations), "destination", anew=True)
+    verdict = verify_archive(archive, session.workers, deep=deep)
+    return Verification(
+        manifests=verdict.images, blobs=verdict.blobs, bytes_hashed=verdict.bytes_hashed, problems=verdict.problems
+    )
 
 
 def docker_images(session: Session, plan: Plan, name: str = "") -> list[DockerImage]:
@@ -336,11 +347,7 @@ def _report(session: Session, plan: ArchivePlan, written: Sequence[WriteReport],
         images=plan.images,
         blobs=plan.blob_count,
         left_out=sum(size for _, size in plan.left_out),
-        sent=sum(group.sent for group in written),
-        copied=sum(group.copied for group in written),
-        kept=sum(group.kept for group in written),
-        unread=sum(group.unread for group in written),
-        parts=sum(group.parts for group in written),
+        **structs.asdict(WriteReport.total(written)),
         seconds=seconds,
         requests=session.meter.receipt().total_requests,
     )

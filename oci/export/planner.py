@@ -34,6 +34,7 @@ from oci.export.file_writer import open_writer
 from oci.export.plan import ArchivePlan, Volume, is_written
 from oci.export.tar_plan import MemberContent, PlannedMember, TarPlan, lay_out
 from oci.files import tar
+from oci.layout.index import LAYOUT_FILE
 from oci.manifest import Manifest
 from oci.output import read_named
 from oci.reference import ARCHIVE_PREFIX, LAYOUT_PREFIX, ArchiveName, parse_store
@@ -196,7 +197,7 @@ def _contents(
         rendered = manifest_json.render(entries, manifests, _configs(session, plan, manifests))
         return [MemberContent.of(manifest_json.NAME, rendered)], members
     head = [
-        MemberContent.of(index_json.MARK, index_json.MARK_BYTES),
+        MemberContent.of(index_json.MARK, LAYOUT_FILE),
         MemberContent.of(index_json.INDEX, index_json.render(entries, manifests)),
     ]
     return head, [*(MemberContent.of(name(digest), manifests[digest].raw) for digest in sorted(manifests)), *members]

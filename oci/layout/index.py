@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias
 
-from oci.descriptor import OCI_INDEX, SCHEMA1_TYPES, Descriptor, as_list, as_object, as_text, parse_json
+from oci.descriptor import OCI_INDEX, SCHEMA1_TYPES, Descriptor, as_list, as_object, as_text, json_object, parse_json
 from oci.digest import Digest, is_digest, parse_digest
 from oci.errors import InvalidManifest, NotFound, Refused
 from oci.manifest import MANIFEST_LIMIT, Manifest, parse_manifest
@@ -171,14 +171,14 @@ class LayoutIndex:
         if len(raw) > INDEX_LIMIT:
             raise InvalidManifest(f"{self._where}index.json has more than {INDEX_LIMIT} bytes")
         with self._named():
-            body = _object(raw, "index.json")
+            body = json_object(raw, "index.json")
             return body, [as_object(entry, "manifests[]") for entry in as_list(body.get("manifests"), "manifests")]
 
     def _check_version(self) -> None:
         with os.fdopen(open_regular(self._marker), "rb") as file:
             raw = file.read(_LAYOUT_FILE_LIMIT)
         with self._named():
-            version = as_text(_object(raw, "oci-layout").get("imageLayoutVersion"), "imageLayoutVersion")
+            version = as_text(json_object(raw, "oci-layout").get("imageLayoutVersion"), "imageLayoutVersion")
         if version.partition(".")[0] != "1":
             raise InvalidManifest(
                 f"{self._where}oci-layout: version {version[:40]!r} of image layouts isn't known",
@@ -244,13 +244,6 @@ def _names(annotations: Mapping[str, Any]) -> tuple[str, ...]:
 def _annotations(entry: Entry) -> Mapping[str, Any]:
     annotations = entry.get("annotations")
     return annotations if isinstance(annotations, dict) else {}
-
-
-def _object(raw: bytes, description: str) -> Entry:
-    try:
-        return as_object(parse_json(raw), description)
-    except ValueError as error:
-        raise InvalidManifest(f"{description} is not JSON") from error
 
 
 def _render(body: Entry, entries: list[Entry]) -> bytes:

@@ -20,13 +20,13 @@ from oci.archive.index import TransshipJson
 from oci.archive.open import ByteReader, Stretch
 from oci.bundle.image import is_bundle_config
 from oci.bundle.lockfile import BundleLock, ImageLocations, ImagesLock
-from oci.descriptor import Descriptor, Platform, parse_json
+from oci.descriptor import Descriptor, Platform, json_object, parse_json
 from oci.digest import Digest, digest_of, parse_digest
 from oci.errors import TransshipError
 from oci.export.s3_writer import _stored
 from oci.files.decompress import decompressed
 from oci.files.tar import Members
-from oci.layout.index import _object, described
+from oci.layout.index import described
 from oci.manifest import artifact_manifest, parse_manifest
 from oci.mirror.digest_cache import VERSION, DigestCache, _moment
 from oci.mirror.reader import parse_config
@@ -243,7 +243,7 @@ PARSERS: Mapping[str, Parser] = {
     "configs that bundles have": Parser(is_bundle_config, (CONFIG,)),
     "configs that are shown": Parser(read_config, (CONFIG,)),
     "configs in archives that are written": Parser(ONE_LAYER.diff_ids, (CONFIG,)),
-    "index.json of a layout": Parser(lambda data: _object(data, "index.json"), (INDEX,)),
+    "index.json of a layout": Parser(lambda data: json_object(data, "index.json"), (INDEX,)),
     "creation times": Parser(_text(_moment), (b"2026-11-29T10:00:00Z",)),
     "facts of earlier runs": Parser(_facts, (json.dumps(FACTS).encode(),)),
     "notes of grace periods": Parser(_grace, (json.dumps({"since": {locks.DIGEST: NOW.isoformat()}}).encode(),)),
