@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import secrets
 import stat
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -26,7 +25,7 @@ from oci.errors import CancelToken, IntegrityError, InvalidManifest, NotFound, R
 from oci.layout.index import LayoutIndex, described, used_digests
 from oci.manifest import MANIFEST_LIMIT, Manifest, parse_manifest
 from oci.meter import Meter
-from oci.output import NOT_THERE, store_error, sync_folder
+from oci.output import BY_UMASK, NOT_THERE, replacing, store_error, sync_folder
 from oci.reference import LayoutFolder, Repository
 from oci.store import BlobOutcome, BlobReader, read_range
 
@@ -284,33 +283,22 @@ class Layout:
 
     def _write(self, digest: Digest, chunks: Iterator[Chunk]) -> None:
         """Under a name that no reader looks at, and under the final one when all of it is proven and on disk."""
-        final = self._path(digest)
-        folder = os.path.dirname(final)
-        partial = os.path.join(folder, f".{hex_of(digest)}.{secrets.token_hex(8)}.partial")
-        with self._mapped("writing", digest):
-            self._index.prepare()
-            os.makedirs(folder, exist_ok=True)
-            self._sweep(folder)
-            self._sweep(self.name.path)
-            file = open(partial, "xb", buffering=0)  # noqa: SIM115 - closed below, on every way out
+        path = self._path(digest)
+        folder = os.path.dirname(path)
         try:
-            with file:
-                for chunk in chunks:
-                    self._cancel.check()
-                    with self._mapped("writing", digest):
-                        # A disk that is nearly full takes a part of it first. There is no buffer that would be flushed
-                        # on closing, and fail again.
+            with self._mapped("writing", digest):
+                self._index.prepare()
+                os.makedirs(folder, exist_ok=True)
+                self._sweep(folder)
+                self._sweep(self.name.path)
+                with replacing(path, BY_UMASK) as file:
+                    for chunk in chunks:
+                        self._cancel.check()
+                        # A disk that is nearly full takes a part of it first. Nothing is left in a buffer, which would
+                        # be flushed on closing, and fail again.
                         unwritten = memoryview(chunk)
                         while unwritten:
-                            unwritten = unwritten[file.write(unwritten) :]
-                with self._mapped("writing", digest):
-                    os.fsync(file.fileno())
-            with self._mapped("writing", digest):
-                os.replace(partial, final)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(partial)
-            raise
+                            unwritten = unwritten[os.write(file.fileno(), unwritten) :]
         finally:
             end_read(chunks)
 
