@@ -21,8 +21,7 @@ from oci.descriptor import (
     OCI_LAYER_GZIP,
     OCI_MANIFEST,
     Descriptor,
-    as_object,
-    json_object,
+    parse_json,
 )
 from oci.digest import Chunk, Digest, digest_of
 from oci.errors import Denied, InvalidDocument, InvalidInput, InvalidManifest, NotFound, Unauthorized
@@ -125,25 +124,20 @@ def blob_bytes(source: Source, blob: Descriptor) -> bytes:
 
 
 def is_bundle(source: Source, manifest: Manifest, read: BlobBytes = blob_bytes) -> bool:
-    """Returns an image whose config carries the label; its value doesn't matter (imgpkg tests only that the key
-    exists)."""
+    """Says whether an image's config carries the label, as imgpkg does."""
     config = manifest.config
     if config is None or config.media_type not in CONFIG_TYPES or config.size > CONFIG_LIMIT:
         return False
-    try:
-        return is_bundle_config(read(source, config))
-    except InvalidManifest:
-        return False
+    return is_bundle_config(read(source, config))
 
 
 def is_bundle_config(config: bytes) -> bool:
-    """Says whether an image config marks a bundle: the label's key decides, whatever its value.
-
-    Raises InvalidManifest for a config that isn't one.
-    """
-    body = json_object(config, "config", name="the image config")
-    inner = as_object(body.get("config") or {}, "config.config")
-    return BUNDLE_LABEL in as_object(inner.get("Labels") or {}, "config.config.Labels")
+    """Says whether an image config marks a bundle: the label's key decides, whatever its value."""
+    try:
+        labels = parse_json(config)["config"]["Labels"]
+    except (ValueError, TypeError, KeyError):
+        return False
+    return isinstance(labels, dict) and BUNDLE_LABEL in labels
 
 
 def read_images_lock(source: Source, manifest: Manifest, read: BlobBytes = blob_bytes) -> ImagesLock:
