@@ -437,6 +437,17 @@ def test_blobs_that_are_links_fifos_or_folders_are_not_read(layout: Layout, fold
             path.unlink()
 
 
+def test_no_file_takes_the_place_of_a_pipe(layout: Layout, folder: Path) -> None:
+    layout.put_blob(described(b"here"), reader_of(b"here"))
+    path = blob_file(folder, digest_of(b"data"))
+    os.mkfifo(path)
+
+    with pytest.raises(Refused, match="a pipe or a device is there"):
+        layout.put_blob(described(b"data"), reader_of(b"data"))
+    assert path.is_fifo()
+    assert len(os.listdir(path.parent)) == 2
+
+
 @pytest.mark.parametrize("name", ["index.json", "oci-layout"])
 def test_a_fifo_in_a_layout_is_not_waited_for(layout: Layout, folder: Path, name: str) -> None:
     image = content.image(1)
