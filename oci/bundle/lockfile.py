@@ -52,6 +52,16 @@ class YamlNode(Struct, frozen=True):
             )
         return {key: self._child(key) for key in names}
 
+    def document(self, kind: str, content: str, *, strict: bool = True) -> YamlNode:
+        """Returns the node of the key `content` of a whole document. Raises InvalidDocument unless its `apiVersion` and
+        `kind` are the known ones."""
+        fields = self.fields(*sorted(("apiVersion", "kind", content)), strict=strict)
+        for key, expected in (("apiVersion", API_VERSION), ("kind", kind)):
+            if fields[key].text() != expected:
+                problem = f"expected {expected}, got {shown(fields[key].value)}"
+                raise fields[key].error(problem, sentence=unknown_header(key, expected))
+        return fields[content]
+
     def texts(self) -> dict[str, str]:
         """Returns a mapping of text to text; `null` and an absent one are empty."""
         return {} if self.value is None else {key: self._child(key).text() for key in self._mapping()}
@@ -100,16 +110,6 @@ class YamlNode(Struct, frozen=True):
 def unknown_header(key: str, expected: str) -> str:
     """Returns imgpkg's sentence for another `apiVersion` or `kind` than the expected one."""
     return f"Validating {key}: Unknown {'version' if key == 'apiVersion' else key} (known: {expected})"
-
-
-def check_header(fields: Mapping[str, YamlNode], kind: str) -> None:
-    """Raises InvalidDocument unless `apiVersion` and `kind` are the known ones."""
-    for key, expected in (("apiVersion", API_VERSION), ("kind", kind)):
-        if fields[key].text() != expected:
-            raise fields[key].error(
-                f"expected {expected}, got {shown(fields[key].value)}",
-                sentence=unknown_header(key, expected),
-            )
 
 
 def pinned(reference: Reference) -> str:
@@ -206,9 +206,8 @@ class ImagesLock(Struct, frozen=True):
     @classmethod
     def from_node(cls, node: YamlNode) -> ImagesLock:
         with _reading("images"):
-            fields = node.fields("apiVersion", "images", "kind")
-            check_header(fields, IMAGES_LOCK)
-            entries = [item.fields("annotations", "image") for item in fields["images"].items()]
+            images = node.document(IMAGES_LOCK, "images")
+            entries = [item.fields("annotations", "image") for item in images.items()]
             return cls(
                 tuple(LockedImage(entry["image"].reference(), entry["annotations"].texts()) for entry in entries)
             )
@@ -244,9 +243,7 @@ class BundleLock(Struct, frozen=True):
     @classmethod
     def from_node(cls, node: YamlNode) -> BundleLock:
         with _reading("bundle"):
-            fields = node.fields("apiVersion", "bundle", "kind")
-            check_header(fields, BUNDLE_LOCK)
-            bundle = fields["bundle"].fields("image", "tag")
+            bundle = node.document(BUNDLE_LOCK, "bundle").fields("image", "tag")
             image, tag = bundle["image"].reference(), bundle["tag"].text()
             try:
                 return cls(image, parse_tag(tag) if tag else "")
@@ -278,9 +275,8 @@ class ImageLocations(Struct, frozen=True):
     @classmethod
     def from_yaml(cls, data: str | bytes, where: str) -> ImageLocations:
         """Reads leniently, as imgpkg does: unknown keys are passed over. Raises InvalidDocument."""
-        fields = parse(data, where).fields("apiVersion", "images", "kind", strict=False)
-        check_header(fields, IMAGE_LOCATIONS)
-        entries = [item.fields("image", "isBundle", strict=False) for item in fields["images"].items()]
+        images = parse(data, where).document(IMAGE_LOCATIONS, "images", strict=False)
+        entries = [item.fields("image", "isBundle", strict=False) for item in images.items()]
         return cls(tuple(LocatedImage(entry["image"].reference(), entry["isBundle"].flag()) for entry in entries))
 
     def to_yaml(self) -> str:

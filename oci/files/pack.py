@@ -25,7 +25,7 @@ from oci.digest import READ_SIZE, Chunk, Digest, digest_of, verified
 from oci.errors import CancelToken, InvalidInput
 from oci.files import tar
 from oci.files.deflate import compress, store
-from oci.store import BlobReader
+from oci.store import BlobReader, reader_of
 
 DEFAULT_EXCLUSIONS = (".git",)
 BUNDLE_FOLDER = ".imgpkg"
@@ -192,7 +192,7 @@ def pack(
     diff, whole = hashlib.sha256(), hashlib.sha256()
     if tar_size <= compressed_limit:
         data = b"".join(compress(_hashed(_tar(entries, token), diff)))
-        return PackedLayer(_digest(diff), digest_of(data), len(data), lambda offset: iter((data[offset:],)))
+        return PackedLayer(_digest(diff), digest_of(data), len(data), reader_of(data))
     size = sum(map(len, _hashed(store(_hashed(_tar(entries, token), diff)), whole)))
     layer = _digest(whole), size
 

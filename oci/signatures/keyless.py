@@ -103,9 +103,7 @@ class KeylessSigner(Struct, frozen=True, eq=False):
     def name(self) -> str:
         return str(self.identity)
 
-    @property
-    def fingerprint(self) -> str:
-        return self.name
+    fingerprint = name
 
     def evidence(self, proof: Proof) -> Evidence:
         """Verifies that the signer has made a proof, or raises NoProof."""
