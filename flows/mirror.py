@@ -17,13 +17,12 @@ from prefect.states import Failed
 from flows.parameters.forms import FleetOptions, QueueName, ShortText, flat
 from flows.results import DRIFT, alone, cancelled, completed, failed, failed_images, reported_when_cancelled
 from oci.errors import Incomplete, InvalidInput, StoreError, TransshipError
-from oci.mirror.comparison import Comparison, Shared
+from oci.mirror.comparison import Comparison, WorkItem
 from oci.mirror.config import Mirror, MirrorsConfig
-from oci.mirror.digest_cache import DigestCache, default_path
 from oci.mirror.execute import unaccounted
 from oci.mirror.policy import OnFailure
 from oci.mirror.results import CheckReport, Drifted, DriftReport, MirrorIncomplete, MirrorReport, MirrorRunReport
-from oci.mirror.work import WorkItem
+from oci.mirror.run_state import DigestCache, Shared, default_path
 from oci.options import Options, option, required
 from oci.relocation.transfer import DONE, FAILED
 from oci.signatures.artifacts import MirrorReceipts

@@ -253,10 +253,10 @@ def tags(repository: str, *, internal: bool = False, session: Session | None = N
 def run_mirrors(path: str, *names: str, on_report: Callable[[MirrorReport], None] = unheard) -> list[MirrorReport]:
     """Copies what is missing or changed at the destinations of the mirrors in a file, or of the named ones. Raises
     Incomplete when a mirror failed; `on_report` gets the report of each."""
-    from oci.mirror.comparison import Shared  # noqa: PLC0415
     from oci.mirror.reader import read_config  # noqa: PLC0415
     from oci.mirror.run import opened  # noqa: PLC0415
     from oci.mirror.run import run_mirrors as run_side_by_side  # noqa: PLC0415
+    from oci.mirror.run_state import Shared  # noqa: PLC0415
 
     config = read_config(path)
     access = Access(credentials=default_credentials())

@@ -18,13 +18,13 @@ from prefect.runtime import flow_run
 from oci.errors import Incomplete, InvalidInput, StoreError, TransshipError
 from oci.meter import RunMetrics, export_metrics
 from oci.mirror.compare import compare
-from oci.mirror.comparison import Comparison, Shared, TagState
+from oci.mirror.comparison import Comparison, TagState, WorkItem, WorkKey
 from oci.mirror.config import Bucket, Mirror, MirrorsConfig
 from oci.mirror.execute import ItemOutcome, execute_item, outcome_of, stopped_before
 from oci.mirror.results import DriftReport, MirrorReport, made_of, mirror_metrics, of_failure
 from oci.mirror.run import SIDE_BY_SIDE, MirrorRecorder, expect, opened
+from oci.mirror.run_state import Shared
 from oci.mirror.selection import expanded
-from oci.mirror.work import WorkItem, WorkKey
 from oci.relocation.session import Session
 from oci.relocation.transfer import DONE, FAILED
 from oci.signatures.artifacts import MirrorReceipts

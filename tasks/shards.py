@@ -17,8 +17,8 @@ from prefect.logging import get_run_logger
 from oci.descriptor import parse_json
 from oci.digest import Digest, parse_digest, verified
 from oci.errors import InvalidDocument, StoreError, TransshipError, Unavailable
+from oci.mirror.comparison import WorkItem
 from oci.mirror.execute import ItemOutcome, outcome_of
-from oci.mirror.work import WorkItem
 from oci.reference import StoreName
 from oci.relocation.fanout import SMALL
 from oci.relocation.plan import Plan, PlannedManifest

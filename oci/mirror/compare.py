@@ -16,29 +16,29 @@ from oci.descriptor import Descriptor
 from oci.digest import Digest
 from oci.errors import Denied, NotFound, Refused, TransshipError, Unauthorized, Unavailable
 from oci.mirror import selection
-from oci.mirror.comparison import (
-    Comparison,
-    DestinationComparison,
-    Shared,
-    TagComparison,
-    TagState,
-    changes,
-    check_enough,
-    concerns,
-    name_of,
-)
+from oci.mirror.comparison import Comparison, DestinationComparison, TagComparison, TagState, changes
 from oci.mirror.config import Mirror, MirrorDestination
 from oci.mirror.head_cache import Below, HeadCache, StoreTags, compare_lock, held_in
+from oci.mirror.run_state import Shared
+from oci.mirror.selection import Selection
 from oci.prune.versions import matches
 from oci.reference import ARCHIVE_PREFIX, ArchiveName, StoreName
 from oci.relocation.session import Session
 from oci.store import Source
+from oci.units import counted
+
+
+class TooFewTags(Refused):
+    """The rules take fewer tags than `min_tags`. `listed` and `selection` say why, as those of a Comparison do."""
+
+    listed: frozenset[str] | None = None
+    selection: Selection | None = None
 
 
 def compare(session: Session, mirror: Mirror, shared: Shared) -> Comparison:
     """Raises when the source can't be listed, or when a registry is of no use; a destination or a tag that can't be
     asked is part of the result."""
-    if shared.only and not concerns(mirror, shared.only):
+    if shared.only and not mirror.concerns(shared.only):
         return Comparison(mirror=mirror.name, source=str(mirror.source), destinations=())
     if str(mirror.source) in shared.only:
         shared = replace(shared, only=frozenset())
@@ -90,7 +90,7 @@ class _Look:
         chosen = selection.select(candidates, rules, self, self._now) if rules else None
         tags = [tag for tag in (chosen.tags if chosen else candidates) if not self._vanished(tag)]
         if not self._shared.only:
-            check_enough(self._mirror, tags, listed, chosen)
+            self._check_enough(tags, chosen)
         lost = [tag for tag in candidates if tag in self._required and self._vanished(tag)]
         tags = [*tags, *lost]
         too_young = {tag: reason for tag, reason in chosen.too_young.items() if tag not in lost} if chosen else {}
@@ -123,6 +123,20 @@ class _Look:
             selection=chosen,
             narrowed=bool(self._shared.only),
         )
+
+    def _check_enough(self, tags: Sequence[str], chosen: Selection | None) -> None:
+        if len(tags) >= self._mirror.min_tags:
+            return
+        error = TooFewTags(
+            f"the rules take {counted(len(tags), 'tag')}, and min_tags asks for {self._mirror.min_tags}",
+            side="source",
+            store=str(self._mirror.source),
+            subject=self._mirror.name,
+            operation="selecting tags",
+            hint="check the source and the rules; nothing was copied",
+        )
+        error.listed, error.selection = self._source.listed, chosen
+        raise error
 
     # What there is.
 
@@ -187,7 +201,7 @@ class _Look:
         """Tags that may be taken as far as their names say; the one name of a bundle."""
         reference = self._mirror.source.reference
         if reference is not None:
-            covered = not self._shared.only or name_of(self._mirror, reference.identifier) in self._shared.only
+            covered = not self._shared.only or self._mirror.name_of(reference.identifier) in self._shared.only
             return [reference.identifier] if covered else []
         prefix = f"{self._source_name}:"
         only = [name.removeprefix(prefix) for name in sorted(self._shared.only) if name.startswith(prefix)]
@@ -211,7 +225,7 @@ class _Look:
         return matches(tag, self._mirror.immutable)
 
     def _absent(self, tag: str, message: str, hint: str) -> NotFound:
-        subject, store = name_of(self._mirror, tag), str(self._source_name)
+        subject, store = self._mirror.name_of(tag), str(self._source_name)
         return NotFound(message, side="source", store=store, subject=subject, operation="comparing", hint=hint)
 
     def _vanished(self, tag: str) -> bool:

@@ -1,5 +1,6 @@
-"""What a comparison of a mirror's source with its destinations found, and the work that follows: an item for each
-image, for tags that show the same image travel together, and for each archive, which is written as a whole."""
+"""What a comparison of a mirror's source with its destinations found, and the work that follows, as plain values to be
+printed, cut into shards, sent to a worker, and tried again: an item for each image, for tags that show the same image
+travel together, and for each archive, which is written as a whole."""
 
 from __future__ import annotations
 
@@ -7,65 +8,156 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeAlias
+
+import msgspec
 
 from oci.digest import Digest
-from oci.errors import Refused, TransshipError
+from oci.errors import InvalidDocument, InvalidInput, TransshipError
 from oci.mirror.config import Mirror
-from oci.mirror.digest_cache import DigestCache
+from oci.mirror.policy import KeepAlive, Policy
+from oci.mirror.run_state import place
 from oci.mirror.selection import Selection
-from oci.mirror.work import ARCHIVE, BUNDLE, TAGS, Breaker, Target, WorkItem
-from oci.reference import ARCHIVE_PREFIX
-from oci.units import counted
+from oci.options import fields_of
+from oci.reference import ARCHIVE_PREFIX, StoreName, parse_any, parse_store, parse_tag
+from oci.relocation.planner import Snapshot
+from oci.relocation.request import CopyOptions, RelocationRequest
+
+TAGS = "tags"
+BUNDLE = "bundle"
+LOCK = "lock"
+ARCHIVE = "archive"
+
+WorkKey: TypeAlias = tuple[str, tuple[str, ...]]
+"""The source and the destinations of an item."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shared:
-    """What the mirrors of one run share. `audit` asks for immutable tags as well, to see whether a tag moved;
-    `thorough`, which a check is, also for signatures and ages of tags in place. `only` are names, HOST/REPOSITORY:TAG:
-    nothing else is compared."""
+_SHARED = frozenset(CopyOptions.__struct_fields__) - {"tags"}
+"""Options that a mirror and a copy both declare, but for `tags`: those of a mirror are rules."""
 
-    facts: DigestCache = field(default_factory=DigestCache)
-    breaker: Breaker = field(default_factory=Breaker)
-    audit: bool = False
-    thorough: bool = False
-    only: frozenset[str] = frozenset()
-    now: datetime | None = None
+_DECIDED = frozenset({"policy", "require_signatures"})
+"""A comparison decides on what tags and bundles show, by the names that they have; on what a lock pins, a plan."""
 
 
-def concerns(mirror: Mirror, only: Collection[str]) -> bool:
-    """Whether one of the names is the mirror's source, or a tag of it."""
-    source = mirror.source
-    prefix = f"{source.store}:"
-    names = {str(source), str(source.reference)}
-    if source.namespace:
-        prefix = f"{source.within}".rstrip("/") + "/"
-    return any(name in names or (not (source.bundle or source.lock) and name.startswith(prefix)) for name in only)
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """One destination, the tags that it lacks or shows otherwise, and whether it had no tag at all."""
+
+    destination: str
+    tags: tuple[str, ...] = ()
+    fresh: bool = False
+    shown: bool = False
+    """The tags show the image already: what is attached to it, or what it lists, is missing."""
+    repair: bool = False
+    """Ask for everything below the image, though the image itself is there."""
 
 
-class TooFewTags(Refused):
-    """The rules take fewer tags than `min_tags`. `listed` and `selection` say why, as those of a Comparison do."""
+class WorkItem(msgspec.Struct, frozen=True, kw_only=True):
+    """One changed image of a mirror, with every tag that it has and every destination that lacks it."""
 
-    listed: frozenset[str] | None = None
-    selection: Selection | None = None
+    mirror: str
+    kind: str
+    """TAGS: an image, index or bundle that tags of a repository show. BUNDLE. LOCK. ARCHIVE: all of a mirror, for one
+    archive."""
+    source: str
+    """The image by digest; the path of a lock; the name of an archive."""
+    names: tuple[str, ...]
+    """What it is called where it comes from: HOST/REPOSITORY:TAG for each tag, the reference or path of the others. The
+    list of what failed is made of these."""
+    targets: tuple[Target, ...]
+    options: dict[str, Any] = {}
+    """Those of a copy that the mirror declares as well, in plain values."""
+    keep_alive: str = KeepAlive.NEEDED.value
+    contents: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """For ARCHIVE: each image by digest, or bundle or lock, with its tags."""
 
+    @classmethod
+    def of(cls, mirror: Mirror, **fields: Any) -> WorkItem:
+        """With the options of the mirror."""
+        shared = [option for option in fields_of(Policy) if option.name in _SHARED]
+        options = {option.name: option.show(getattr(mirror, option.name)) for option in shared}
+        return cls(mirror=mirror.name, options=options, keep_alive=mirror.keep_alive.value, **fields)
 
-def check_enough(
-    mirror: Mirror, tags: Collection[str], listed: frozenset[str] | None, selection: Selection | None
-) -> None:
-    """Raises TooFewTags."""
-    if len(tags) >= mirror.min_tags:
-        return
-    error = TooFewTags(
-        f"the rules take {counted(len(tags), 'tag')}, and min_tags asks for {mirror.min_tags}",
-        side="source",
-        store=str(mirror.source),
-        subject=mirror.name,
-        operation="selecting tags",
-        hint="check the source and the rules; nothing was copied",
-    )
-    error.listed, error.selection = listed, selection
-    raise error
+    def request(self, target: Target) -> RelocationRequest:
+        return self.requests(target)[0]
+
+    def requests(self, target: Target) -> list[RelocationRequest]:
+        """Those of an archive's contents, or else one."""
+        how = CopyOptions.make(self.options)
+        parts = [(TAGS, source, tags) for source, tags in self.contents] or [(self.kind, self.source, target.tags)]
+        return [
+            RelocationRequest(
+                image=source if kind == TAGS else "",
+                bundle=source if kind == BUNDLE else "",
+                lock=source if kind == LOCK else "",
+                to=target.destination,
+                tags=tags,
+                **{name: getattr(how, name) for name in self.options if kind == LOCK or name not in _DECIDED},
+                repo_based_tags=self.keep_alive == KeepAlive.READABLE.value,
+                tag_keeps_alive=self.keep_alive == KeepAlive.NEEDED.value,
+                image_may_be_bundle=kind == TAGS,
+                repair=target.repair,
+            )
+            for kind, source, tags in parts
+        ]
+
+    def snapshot(self, target: Target, listed: frozenset[str] | None = None) -> Snapshot:
+        """What the comparison has found out already: the target's tags show something else, or nothing. `listed` are
+        the tags of the source repository, where they were listed."""
+        tag_lists = {parse_any(self.source).repository: listed} if listed is not None and self.kind == TAGS else {}
+        return Snapshot({} if target.shown else dict.fromkeys(target.tags), target.fresh, tag_lists)
+
+    @property
+    def key(self) -> WorkKey:
+        """What names the item among all work of its mirror: a bundle that goes to a repository and to an archive is two
+        items with one source."""
+        return self.source, tuple(target.destination for target in self.targets)
+
+    def alone(self, target: Target) -> WorkItem:
+        """The same for one destination."""
+        return msgspec.structs.replace(self, targets=(target,))
+
+    def without(self, destinations: Collection[str]) -> WorkItem:
+        targets = tuple(target for target in self.targets if target.destination not in destinations)
+        return msgspec.structs.replace(self, targets=targets)
+
+    @property
+    def writes_archive(self) -> bool:
+        """Whether a destination is an archive: a file of this machine, or an object that is written as a whole."""
+        return any(target.destination.startswith(ARCHIVE_PREFIX) for target in self.targets)
+
+    @property
+    def title(self) -> str:
+        """`web:1.4.0`, `web:1.4.0 and 2 more`: short, for people."""
+        first = self.names[0] if self.names else self.source
+        short = self.mirror if self.kind == ARCHIVE else first.rpartition("/")[2]
+        return short if len(self.names) < 2 else f"{short} and {len(self.names) - 1} more"
+
+    @property
+    def stores(self) -> tuple[tuple[str, StoreName], ...]:
+        """(side, store) of all that it reads and writes, as far as it knows by itself."""
+        targets = tuple(("destination", parse_store(target.destination)) for target in self.targets)
+        if self.kind == LOCK:
+            return targets
+        sources = [source for source, _ in self.contents] or [self.source]
+        return (*dict.fromkeys(("source", parse_any(source).repository) for source in sources), *targets)
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The registries and folders behind `stores`, by side."""
+        return tuple(sorted({place(side, store) for side, store in self.stores}, reverse=True))
+
+    @classmethod
+    def from_dict(cls, body: Mapping[str, Any]) -> WorkItem:
+        """Makes an item of what JSON has. Raises InvalidDocument."""
+        try:
+            item = msgspec.convert(body, cls)
+            for target in item.targets:
+                parse_store(target.destination)
+                for tag in target.tags:
+                    parse_tag(tag)
+        except (TypeError, KeyError, ValueError, InvalidInput) as error:
+            raise InvalidDocument(f"not an item of work: {error}") from error
+        return item
 
 
 class TagState(StrEnum):
@@ -181,14 +273,8 @@ class Comparison:
     @property
     def nothing_taken(self) -> str:
         """Why the mirror is about nothing at all, which is more likely a mistake than a wish; empty when it isn't."""
-        compared = [result for result in self.destinations if result.error is None]
-        if (
-            self.listed is None
-            or self.narrowed
-            or self.too_young
-            or not compared
-            or any(result.tags for result in compared)
-        ):
+        has_tags = any(result.tags for result in self.destinations)
+        if self.listed is None or self.narrowed or self.too_young or has_tags or self.uncompared:
             return ""
         return f"its rules take none of the {len(self.listed)} tags that are there" if self.listed else "it has no tags"
 
@@ -269,12 +355,6 @@ def changes(
     return [*(_image(mirror, digest, tags_of, fresh) for digest, tags_of in moving.items()), *whole]
 
 
-def name_of(mirror: Mirror, tag: str) -> str:
-    """What a tag of the source is called in lists of what failed; a bundle is called as it stands in the file."""
-    reference = mirror.source.reference
-    return str(reference) if reference is not None else f"{mirror.source.store}:{tag}"
-
-
 def _image(
     mirror: Mirror, digest: Digest, tags_of: Mapping[str, Sequence[TagComparison]], fresh: Collection[str]
 ) -> WorkItem:
@@ -289,7 +369,7 @@ def _image(
             repair=any(tag.below == LISTED for tag in tags),
         )
         targets.append(target)
-    names = dict.fromkeys(name_of(mirror, tag.tag) for tags in tags_of.values() for tag in tags)
+    names = dict.fromkeys(mirror.name_of(tag.tag) for tags in tags_of.values() for tag in tags)
     kind, source = BUNDLE if mirror.source.bundle else TAGS, f"{mirror.source.store}@{digest}"
     return WorkItem.of(mirror, kind=kind, source=source, names=tuple(names), targets=tuple(targets))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, ClassVar
 
@@ -242,6 +242,18 @@ class Mirror(Policy):
             raise InvalidInput("a repository can't be mirrored to itself")
         if self.platforms and (self.source.bundle or self.source.lock):
             raise InvalidInput("platforms can be chosen for a repository; a bundle or lock pins its images by digest")
+
+    def concerns(self, names: Collection[str]) -> bool:
+        """Says whether one of the names is its source, or a tag of it."""
+        source = self.source
+        prefix = f"{source.within}".rstrip("/") + "/" if source.namespace else f"{source.store}:"
+        own, has_tags = {str(source), str(source.reference)}, not (source.bundle or source.lock)
+        return any(name in own or (has_tags and name.startswith(prefix)) for name in names)
+
+    def name_of(self, tag: str) -> str:
+        """What a tag of the source is called in lists of what failed; a bundle is called as it stands in the file."""
+        reference = self.source.reference
+        return str(reference) if reference is not None else f"{self.source.store}:{tag}"
 
     def of(self, repository: Repository) -> Mirror:
         """The same for one repository of the namespace, named `NAME/PATH`: no file can give such a name."""

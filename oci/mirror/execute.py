@@ -19,9 +19,9 @@ from oci.export.export import write_archive
 from oci.export.plan import ArchivePlan
 from oci.export.planner import plan_archive
 from oci.meter import PartThreads, unheard
-from oci.mirror.comparison import Comparison, TagState
+from oci.mirror.comparison import Comparison, TagState, Target, WorkItem
 from oci.mirror.head_cache import held_in
-from oci.mirror.work import Breaker, Target, WorkItem
+from oci.mirror.run_state import Breaker
 from oci.reference import ARCHIVE_PREFIX, ArchiveName, StoreName, parse_store
 from oci.relocation.plan import Plan, PlannedManifest, Role
 from oci.relocation.planner import make_plan

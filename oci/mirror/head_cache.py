@@ -20,16 +20,17 @@ from oci.meter import PartThreads
 from oci.mirror.comparison import (
     ATTACHED,
     LISTED,
+    LOCK,
     MOVED,
     Comparison,
     DestinationComparison,
-    Shared,
     TagComparison,
     TagState,
-    name_of,
+    Target,
+    WorkItem,
 )
 from oci.mirror.config import Mirror
-from oci.mirror.work import LOCK, Breaker, Target, WorkItem, place
+from oci.mirror.run_state import Breaker, Shared, place
 from oci.reference import ARCHIVE_PREFIX, ArchiveName, Reference, StoreName, parse_store
 from oci.relocation.planner import make_plan
 from oci.relocation.session import Session
@@ -205,7 +206,7 @@ class Below:
 
     def _keys(self, tag: str) -> list[str]:
         """The image at each destination, as the facts name it."""
-        return [f"{name_of(self._mirror, tag)} {name}" for name in self._heads.destinations]
+        return [f"{self._mirror.name_of(tag)} {name}" for name in self._heads.destinations]
 
     def _with_late(self, name: str, tag: TagComparison, *, due: bool) -> TagComparison:
         digest, listed = Digest(tag.source), self._heads.destinations[name].listed

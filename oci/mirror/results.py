@@ -16,7 +16,7 @@ from oci.meter import Receipt, RunMetrics
 from oci.mirror.comparison import Comparison, TagState
 from oci.mirror.config import Mirror
 from oci.mirror.execute import SKIPPED, ItemOutcome, unaccounted
-from oci.mirror.work import Breaker, place
+from oci.mirror.run_state import Breaker, place
 from oci.reference import ARCHIVE_PREFIX
 from oci.relocation.transfer import DONE
 from oci.units import show_cost, show_size

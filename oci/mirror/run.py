@@ -19,14 +19,14 @@ from oci.errors import Cancelled, CancelToken, InvalidInput, TransshipError
 from oci.export.export import sign_archive, sums_of
 from oci.meter import Meter, PartThreads, unheard
 from oci.mirror.compare import compare
-from oci.mirror.comparison import Comparison, DestinationComparison, Shared, TagState, name_of
+from oci.mirror.comparison import Comparison, DestinationComparison, TagState, WorkItem
 from oci.mirror.config import Mirror, MirrorsConfig
 from oci.mirror.execute import SKIPPED, ItemOutcome, execute, outcome_of, unaccounted
 from oci.mirror.head_cache import pinned_by
 from oci.mirror.policy import OnFailure
 from oci.mirror.results import INTERRUPTED, MirrorReport, made_of, not_begun, of_failure
+from oci.mirror.run_state import Shared
 from oci.mirror.selection import expanded
-from oci.mirror.work import WorkItem
 from oci.output import os_errors
 from oci.receipts.receipt import Counts, Place, ReceivedImage, RelocationReceipt, Tool
 from oci.receipts.record import BYTES, attach, begun, by_name, finished, place_of, policy_asked, write_receipt
@@ -130,7 +130,7 @@ class MirrorRecorder:
         images = tuple(
             ReceivedImage(
                 digest=digest,
-                source=name_of(self._mirror, tags[0]) if tags else str(self._mirror.source),
+                source=self._mirror.name_of(tags[0]) if tags else str(self._mirror.source),
                 role=Role.ROOT.value,
                 status=DONE if files or digest in copied else PRESENT,
                 tags=tuple(tags),

@@ -19,8 +19,8 @@ import msgspec
 from oci.bundle import tagnames
 from oci.errors import InvalidInput, InvalidReference, NotFound, Refused, TransshipError
 from oci.mirror.config import Mirror, MirrorsConfig
-from oci.mirror.digest_cache import DigestCache
 from oci.mirror.policy import LatestBy, TagRule
+from oci.mirror.run_state import DigestCache
 from oci.prune.plan import Keep
 from oci.prune.versions import in_ranges, matches, read_version
 from oci.reference import Repository, StoreName

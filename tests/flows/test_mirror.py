@@ -29,10 +29,10 @@ from flows import (
 )
 from flows.results import DRIFT
 from oci.errors import InvalidDocument, InvalidInput
+from oci.mirror.comparison import WorkItem
 from oci.mirror.config import MirrorSource
 from oci.mirror.execute import ItemOutcome
 from oci.mirror.reader import make_config
-from oci.mirror.work import WorkItem
 from tasks.mirror import MirrorRun
 from tests.faults.proxy import Fault, FaultProxy
 from tests.servers.docker_registry import DockerRegistry

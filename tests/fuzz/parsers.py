@@ -28,10 +28,10 @@ from oci.files.decompress import decompressed
 from oci.files.tar import Members
 from oci.layout.index import described
 from oci.manifest import artifact_manifest, parse_manifest
-from oci.mirror.digest_cache import VERSION, DigestCache, _moment
+from oci.mirror.comparison import WorkItem
 from oci.mirror.reader import parse_config
 from oci.mirror.results import read_only
-from oci.mirror.work import WorkItem
+from oci.mirror.run_state import VERSION, DigestCache, _moment
 from oci.prune.plan import Keep, PrunePlan
 from oci.prune.survey import NOTE_TYPE, read_note
 from oci.receipts.receipt import Place, ReceivedImage, RelocationReceipt, Tool, _read_statement

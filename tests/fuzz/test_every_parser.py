@@ -43,7 +43,7 @@ LEFT_OUT: Mapping[str, str] = {
     "files/deflate.py:_end_of_copy": OWN,
     "files/deflate.py:_words": OWN,
     "meter.py:push": OPERATORS,
-    "mirror/digest_cache.py:_created": WITHIN,
+    "mirror/run_state.py:_created": WITHIN,
     "prune/plan.py:PrunePlan.to_dict": OWN,
     "registry/credentials/config_files.py:ConfigFile.parse": OPERATORS,
     "registry/credentials/config_files.py:_decoded": OPERATORS,

@@ -11,8 +11,8 @@ from typing import Any
 from oci import library
 from oci.export.export import write_archive
 from oci.export.planner import plan_archive
-from oci.mirror.comparison import Shared
 from oci.mirror.run import run_mirror
+from oci.mirror.run_state import Shared
 from oci.prune.plan import Keep
 from oci.prune.survey import NOTE_TAG
 from oci.relocation.planner import make_plan

@@ -8,12 +8,12 @@ from datetime import datetime
 from typing import Any
 
 from oci.mirror.compare import compare
-from oci.mirror.comparison import Comparison, Shared
+from oci.mirror.comparison import Comparison
 from oci.mirror.config import Mirror
-from oci.mirror.digest_cache import DigestCache
 from oci.mirror.reader import make
 from oci.mirror.results import MirrorReport
 from oci.mirror.run import run_mirror
+from oci.mirror.run_state import DigestCache, Shared
 from oci.relocation.session import Session
 from tests.support.content import Content, compact, image
 from tests.support.relocating import anonymous

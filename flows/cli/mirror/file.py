@@ -20,12 +20,11 @@ from flows.cli.flags import access, show_requests
 from flows.cli.output import Output
 from oci.descriptor import parse_json
 from oci.errors import InvalidConfig, InvalidInput, TransshipError
-from oci.mirror.comparison import Shared, concerns
 from oci.mirror.config import Mirror, MirrorsConfig
-from oci.mirror.digest_cache import DigestCache, default_path
 from oci.mirror.reader import json_schema, read_config
 from oci.mirror.results import read_only
 from oci.mirror.run import expect, opened
+from oci.mirror.run_state import DigestCache, Shared, default_path
 from oci.options import fields_of
 from oci.output import read_named
 from oci.registry.options import RegistryOptions
@@ -95,7 +94,7 @@ class Mirrors:
             only = frozenset(read_only(text, path))
             if not only:
                 raise InvalidInput(f"{path} names nothing", hint="nothing failed there: leave out --only")
-        if only and not any(concerns(mirror, only) for mirror in chosen):
+        if only and not any(mirror.concerns(only) for mirror in chosen):
             raise InvalidInput(
                 f"{path}: none of these mirrors has {min(only)}",
                 hint="give a report of these mirrors, or REGISTRY/REPOSITORY:TAG of a source",

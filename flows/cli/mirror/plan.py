@@ -14,8 +14,8 @@ from flows.cli.flags import output_file, registry_flags, store_flags
 from flows.cli.mirror.file import Mirrors, audit_flag, mirror_flags
 from flows.cli.output import ExitCode, Output
 from oci.errors import Incomplete, StoreError, TransshipError
-from oci.mirror.compare import compare
-from oci.mirror.comparison import Comparison, DestinationComparison, TagState, TooFewTags
+from oci.mirror.compare import TooFewTags, compare
+from oci.mirror.comparison import Comparison, DestinationComparison, TagState
 from oci.mirror.config import Mirror
 from oci.mirror.execute import MirrorPlan, PlannedItem, plan_mirror
 from oci.mirror.results import EXTRA, MirrorReport, drift_of

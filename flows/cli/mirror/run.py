@@ -19,12 +19,11 @@ from flows.cli.output import Output
 from flows.cli.progress import Rates, clock, progress_flag, shown
 from oci.errors import Cancelled, Incomplete, NotTrusted, StoreError, TransshipError
 from oci.meter import Receipt, export_metrics
-from oci.mirror.comparison import Comparison
+from oci.mirror.comparison import Comparison, WorkItem
 from oci.mirror.config import Mirror
 from oci.mirror.execute import ItemOutcome
 from oci.mirror.results import INTERRUPTED, MirrorReport, mirror_metrics
 from oci.mirror.run import run_mirrors
-from oci.mirror.work import WorkItem
 from oci.relocation.transfer import DONE
 from oci.units import counted, show_size
 

@@ -36,7 +36,7 @@ from oci.mirror.config import Mirror
 from oci.mirror.reader import read_config
 from oci.mirror.results import MirrorReport, mirror_metrics
 from oci.mirror.run import run_mirrors
-from oci.mirror.work import Breaker
+from oci.mirror.run_state import Breaker
 from oci.units import counted
 
 _log = logging.getLogger("transship.watch")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli.output import ExitCode
-from oci.mirror.digest_cache import AGES_UNKNOWN
+from oci.mirror.run_state import AGES_UNKNOWN
 from tests.faults.proxy import Fault, FaultProxy
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.registry_data import blob_file, seed

@@ -11,13 +11,12 @@ from msgspec.structs import replace
 from oci.archive.options import S3Options
 from oci.errors import CancelToken
 from oci.mirror.compare import compare
-from oci.mirror.comparison import Shared
 from oci.mirror.config import Bucket, Mirror, MirrorsConfig
 from oci.mirror.execute import execute, plan_mirror
 from oci.mirror.reader import make_config
 from oci.mirror.results import MirrorReport, made_of
 from oci.mirror.run import opened, run_mirror
-from oci.mirror.work import Breaker
+from oci.mirror.run_state import Breaker, Shared
 from oci.reference import ArchiveName, parse_store
 from oci.relocation.request import RelocationRequest
 from oci.relocation.run import Relocation

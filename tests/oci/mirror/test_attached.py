@@ -11,10 +11,10 @@ import pytest
 from oci.errors import InvalidInput
 from oci.meter import Receipt
 from oci.mirror.comparison import TagState
-from oci.mirror.digest_cache import DigestCache
 from oci.mirror.policy import Policy
 from oci.mirror.reader import make, parse_config
 from oci.mirror.results import DriftReport
+from oci.mirror.run_state import DigestCache
 from oci.signatures.artifacts import ArtifactSelection
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.strict_registry import Features, StrictRegistry

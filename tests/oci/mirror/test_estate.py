@@ -13,12 +13,11 @@ import pytest
 from oci.digest import Digest
 from oci.errors import Cancelled, CancelToken
 from oci.meter import Receipt
-from oci.mirror.comparison import Shared
 from oci.mirror.config import MirrorsConfig
-from oci.mirror.digest_cache import DigestCache
 from oci.mirror.reader import make_config
 from oci.mirror.results import INTERRUPTED, MirrorReport
 from oci.mirror.run import opened, run_mirrors
+from oci.mirror.run_state import DigestCache, Shared
 from oci.reference import Repository
 from oci.registry.credentials.credential import Credential, Credentials, Fixed
 from oci.relocation.session import Access

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from oci.digest import Digest, digest_of
-from oci.mirror import digest_cache
-from oci.mirror.digest_cache import DigestCache
+from oci.mirror import run_state
+from oci.mirror.run_state import DigestCache
 
 NOON = datetime(2026, 11, 29, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -45,7 +45,7 @@ def test_runs_side_by_side_lose_nothing_of_each_other(tmp_path: Path) -> None:
 
 def test_what_is_new_stays_new_though_the_file_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first look at a repository is the oldest fact: without it, whatever is there would be as old as it says."""
-    monkeypatch.setattr(digest_cache, "ENTRY_LIMIT", 50)
+    monkeypatch.setattr(run_state, "ENTRY_LIMIT", 50)
     path = str(tmp_path / "facts.json")
     first = DigestCache(path)
     first.looked("registry.example/web", NOON)

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from oci.errors import InvalidInput, NotFound
-from oci.mirror.comparison import Shared, concerns
 from oci.mirror.config import Mirror, MirrorsConfig
 from oci.mirror.reader import make_config
 from oci.mirror.results import MirrorReport
 from oci.mirror.run import run_mirrors
+from oci.mirror.run_state import Shared
 from oci.mirror.selection import keep_for, repositories_of
 from oci.reference import parse_store
 from tests.faults.proxy import Fault, FaultProxy
@@ -191,5 +191,5 @@ def test_a_prune_keeps_what_a_namespace_brings(other_registry: DockerRegistry, s
 def test_names_of_its_repositories_concern_a_namespace() -> None:
     one = mirror({"namespace": "registry.example/shop"}, "corp.example/{path}")
 
-    assert concerns(one, ["registry.example/shop/web:1.0"])
-    assert not concerns(one, ["registry.example/shopping/web:1.0"])
+    assert one.concerns(["registry.example/shop/web:1.0"])
+    assert not one.concerns(["registry.example/shopping/web:1.0"])

@@ -9,10 +9,11 @@ from typing import Any
 import httpx
 import pytest
 
-from oci.mirror.comparison import Shared, TagState
+from oci.mirror.comparison import TagState
 from oci.mirror.config import Mirror
 from oci.mirror.reader import make
 from oci.mirror.run import run_mirrors
+from oci.mirror.run_state import Shared
 from oci.receipts.check import LOST_TAG, REPLACED_TAG, Checked, check_receipt, find_receipt
 from oci.signatures.keys import read_key_file
 from tests.servers.docker_registry import DockerRegistry

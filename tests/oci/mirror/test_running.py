@@ -14,12 +14,11 @@ import pytest
 from oci.digest import Digest
 from oci.errors import Cancelled, CancelToken, InvalidInput
 from oci.mirror.compare import compare
-from oci.mirror.comparison import Shared, TagState
-from oci.mirror.digest_cache import DigestCache
+from oci.mirror.comparison import TagState, WorkItem
 from oci.mirror.execute import plan_mirror
 from oci.mirror.results import INTERRUPTED, MirrorReport, read_only
 from oci.mirror.run import run_mirror
-from oci.mirror.work import WorkItem
+from oci.mirror.run_state import DigestCache, Shared
 from oci.relocation.session import Session
 from tests.faults.proxy import Fault, FaultProxy
 from tests.servers.docker_registry import DockerRegistry

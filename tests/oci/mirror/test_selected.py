@@ -10,8 +10,7 @@ import httpx
 import pytest
 
 from oci.mirror.compare import compare
-from oci.mirror.comparison import Shared
-from oci.mirror.digest_cache import DigestCache
+from oci.mirror.run_state import DigestCache, Shared
 from tests.faults.proxy import Fault, FaultProxy
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.registry_data import seed

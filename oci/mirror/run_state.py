@@ -1,5 +1,5 @@
-"""What is true of a digest for ever: when its image was made, and what its index becomes without some platforms; and
-which repositories had a blob when it was last seen there.
+"""What the mirrors of one run share: what is true of a digest for ever (when its image was made, what its index becomes
+without some platforms), which repositories had a blob when it was last seen there, and which registries are given up.
 
 A run keeps what it has learned in memory and, where it is given a file, for the next run: an unchanged mirror then
 costs no request for it.
@@ -10,23 +10,26 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 from zlib import crc32
 
 from oci.bundle import image as bundle_image
 from oci.descriptor import Descriptor, Platform, parse_json
 from oci.digest import Digest, is_digest
-from oci.errors import InvalidReference
+from oci.errors import Denied, InvalidReference, RateLimited, StoreError, TransshipError, Unauthorized, Unavailable
 from oci.manifest import NESTING_LIMIT, Manifest
 from oci.mirror.config import Mirror
 from oci.output import lock_file, open_own, replace_file
-from oci.reference import Repository
+from oci.reference import LAYOUT_PREFIX, Repository, StoreName
 from oci.registry.state import default_folder
 from oci.relocation.planner import choose
 from oci.relocation.session import Session
 from oci.store import Source
+
+R = TypeVar("R")
 
 VERSION = 1
 _FILE_LIMIT = 64 << 20
@@ -249,3 +252,96 @@ def _moment(text: object) -> datetime | None:
         return None
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return aware if aware > _BEGINNING else None
+
+
+IN_A_ROW = 3
+"""Failures of one kind, with no success at that registry between them, that make it the registry's own trouble."""
+
+_COUNTED = frozenset(kind.__name__ for kind in (RateLimited, Unauthorized, Denied, Unavailable))
+
+
+class Breaker:
+    """Shared by all mirrors of a run; safe from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._row: dict[str, tuple[str, int]] = {}
+        self._causes: dict[str, TransshipError] = {}
+        self._stopped: TransshipError | None = None
+        self._idle = threading.Condition(self._lock)
+        self._busy = 0
+
+    @property
+    def causes(self) -> Mapping[str, TransshipError]:
+        """By place (`destination registry.corp.example`): why nothing more is asked of it."""
+        with self._lock:
+            return dict(self._causes)
+
+    def stop(self, error: TransshipError, seconds: float) -> None:
+        """Nothing more is begun, wherever it would go. Returns when nothing is on its way any more, or after so many
+        seconds."""
+        with self._idle:
+            self._stopped = error
+            self._idle.wait_for(lambda: not self._busy, seconds)
+
+    def busy(self, function: Callable[..., R], *arguments: Any, **options: Any) -> R:
+        """Calls the function; until it returns, something is on its way."""
+        with self._lock:
+            self._busy += 1
+        try:
+            return function(*arguments, **options)
+        finally:
+            with self._idle:
+                self._busy -= 1
+                self._idle.notify_all()
+
+    @property
+    def stopped(self) -> bool:
+        with self._lock:
+            return self._stopped is not None
+
+    def cause(self, places: Iterable[str]) -> TransshipError | None:
+        """Why something that needs these places isn't worth trying, or None."""
+        with self._lock:
+            return self._stopped or next((self._causes[place] for place in places if place in self._causes), None)
+
+    def succeeded(self, places: Iterable[str]) -> None:
+        with self._lock:
+            for place in places:
+                self._row.pop(place, None)
+
+    def failed(self, error: TransshipError) -> None:
+        if isinstance(error, StoreError):
+            self.noted(type(error).__name__, error.side, error.store, error)
+
+    def noted(self, kind: str, side: str, store: str, error: TransshipError) -> None:
+        """The same for a failure of which only words are left; `kind` is the name of its class."""
+        if not side or not store or kind not in _COUNTED:
+            return
+        where = place(side, store)
+        with self._lock:
+            before, count = self._row.get(where, (kind, 0))
+            count = count + 1 if before == kind else 1
+            self._row[where] = (kind, count)
+            if count >= IN_A_ROW or kind == RateLimited.__name__:
+                self._causes.setdefault(where, error)
+
+
+def place(side: str, store: StoreName | str) -> str:
+    """The place that a store belongs to: its registry; a layout folder is one by itself."""
+    name = str(store)
+    return f"{side} {name if name.startswith(LAYOUT_PREFIX) else name.partition('/')[0]}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What the mirrors of one run share. `audit` asks for immutable tags as well, to see whether a tag moved;
+    `thorough`, which a check is, also for signatures and ages of tags in place. `only` are names, HOST/REPOSITORY:TAG:
+    nothing else is compared."""
+
+    facts: DigestCache = field(default_factory=DigestCache)
+    breaker: Breaker = field(default_factory=Breaker)
+    audit: bool = False
+    thorough: bool = False
+    only: frozenset[str] = frozenset()
+    now: datetime | None = None
