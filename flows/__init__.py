@@ -59,8 +59,8 @@ if TYPE_CHECKING:
     from oci.mirror.results import Drifted as Drifted
     from oci.mirror.results import MirrorIncomplete as MirrorIncomplete
     from oci.mirror.results import MirrorRunReport as MirrorRunReport
-    from oci.prune.execute import PruneRunReport as PruneRunReport
-    from oci.prune.plan import KeepOptions as KeepOptions
+    from oci.prune.plan import PruneRunReport as PruneRunReport
+    from oci.prune.policy import KeepOptions as KeepOptions
     from oci.receipts.check import Checked as Checked
     from oci.registry.options import RegistryOptions as RegistryOptions
     from oci.relocation.report import RelocationIncomplete as RelocationIncomplete

@@ -23,8 +23,8 @@ from flows.parameters.forms import OneSide, ShortText, flat, without_scheme
 from flows.results import alone, completed, failed
 from oci.errors import Incomplete, InvalidInput, StoreError, TransshipError
 from oci.options import option, required
-from oci.prune.execute import PruneRunReport, Remaining
-from oci.prune.plan import Keep, KeepOptions, PrunePlan
+from oci.prune.plan import PrunePlan, PruneRunReport, Remaining
+from oci.prune.policy import Keep, KeepOptions
 from oci.reference import ARCHIVE_PREFIX, StoreName, parse_store
 from tasks.artifacts.report import artifact_key
 from tasks.prune import PrunePolicy, carry_out, in_words, plan_prune, report_prune, undone

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from oci.library import tags as tags
     from oci.library import verify as verify
     from oci.library import verify_receipt as verify_receipt
-    from oci.prune.plan import Keep as Keep
+    from oci.prune.policy import Keep as Keep
     from oci.reference import Reference as Reference
     from oci.reference import Repository as Repository
     from oci.registry.credentials.credential import Credential as Credential

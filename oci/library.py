@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from oci.bundle.push import Pushed
     from oci.export.export import ArchiveReport
     from oci.mirror.results import MirrorReport
-    from oci.prune.execute import PruneReport
-    from oci.prune.plan import Keep, PrunePlan
+    from oci.prune.plan import PrunePlan, PruneReport
+    from oci.prune.policy import Keep
     from oci.receipts.check import Checked
     from oci.receipts.record import Recorder
 

@@ -12,9 +12,10 @@ from prefect.logging import get_run_logger
 from oci.mirror.config import Mirror
 from oci.mirror.run import opened
 from oci.mirror.selection import keep_for
-from oci.prune.execute import PruneRunReport, execute
-from oci.prune.plan import Keep, PrunePlan, UnwantedManifest, UnwantedTag
+from oci.prune.execute import execute
+from oci.prune.plan import PrunePlan, PruneRunReport, UnwantedManifest, UnwantedTag
 from oci.prune.planner import make_prune_plan, remember
+from oci.prune.policy import Keep
 from oci.reference import StoreName
 from oci.relocation.session import Session
 from oci.units import counted, show_size

@@ -48,7 +48,7 @@ NAMED_SO = {
     "DONE": {"oci/relocation/transfer.py", "flows/cli/output.py"},
     "KEPT": {"flows/deploy/deployments.py"},
     "held": {"oci/mirror/execute.py", "oci/mirror/results.py"},
-    "kept": {"oci/export/assembly.py", "oci/export/export.py", "oci/prune/execute.py"},
+    "kept": {"oci/export/assembly.py", "oci/export/export.py", "oci/prune/plan.py"},
     "left": {"oci/documents/yamltext.py"},
     "made": {"oci/prune/plan.py"},
     "taken": {"oci/mirror/selection.py"},

@@ -20,7 +20,7 @@ from oci.errors import InvalidInput
 from oci.files.decompress import UnpackLimits
 from oci.mirror.reader import json_schema
 from oci.options import Option, Options, leaves_of
-from oci.prune.plan import KeepOptions
+from oci.prune.policy import KeepOptions
 from oci.registry.options import RegistryOptions
 from oci.relocation.request import CopyOptions, ReceiptOptions
 from oci.signatures.artifacts import MirrorReceipts

@@ -26,9 +26,10 @@ from flows.cli.output import Output
 from oci.bundle.tagnames import attached_to
 from oci.errors import Incomplete, InvalidConfig, InvalidDocument, InvalidInput, StoreError
 from oci.output import read_named, write_json
-from oci.prune.execute import PruneReport, execute
-from oci.prune.plan import Keep, KeepOptions, PrunePlan, UnwantedManifest, UnwantedTag
+from oci.prune.execute import execute
+from oci.prune.plan import PrunePlan, PruneReport, UnwantedManifest, UnwantedTag
 from oci.prune.planner import make_prune_plan, remember
+from oci.prune.policy import Keep, KeepOptions
 from oci.reference import StoreName, parse_store
 from oci.relocation.session import Session
 from oci.units import counted, show_cost, show_size

@@ -107,7 +107,7 @@ def delete(invocation: Invocation, /, **flags: Any) -> None:
             hint="name one: REGISTRY/REPOSITORY:TAG or oci:PATH:TAG",
         )
     with open_session(invocation, "destination") as session:
-        from oci.prune.untag import WITH_MANIFEST, plan_untag, untag  # noqa: PLC0415 - the other commands need no prune
+        from oci.prune.execute import WITH_MANIFEST, plan_untag, untag  # noqa: PLC0415 - the other commands need no prune
 
         untagged = untag(session, reference) if output.yes else plan_untag(session, reference)
     output.result(**to_dict(untagged))

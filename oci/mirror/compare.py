@@ -21,7 +21,7 @@ from oci.mirror.config import Mirror, MirrorDestination
 from oci.mirror.head_cache import Below, HeadCache, StoreTags, compare_lock, held_in
 from oci.mirror.run_state import Shared
 from oci.mirror.selection import Selection
-from oci.prune.versions import matches
+from oci.prune.policy import matches
 from oci.reference import ARCHIVE_PREFIX, ArchiveName, StoreName
 from oci.relocation.session import Session
 from oci.store import Source

@@ -18,7 +18,7 @@ from oci.archive.options import S3Options
 from oci.errors import InvalidInput, did_you_mean
 from oci.mirror.policy import Checked, Pattern, Policy
 from oci.options import Options, option, required
-from oci.prune.versions import check_patterns
+from oci.prune.policy import check_patterns
 from oci.reference import (
     ARCHIVE_PREFIX,
     S3_PREFIX,

@@ -14,7 +14,7 @@ from oci.descriptor import Platform
 from oci.documents import recurrence
 from oci.errors import InvalidInput
 from oci.options import Options, option
-from oci.prune.versions import check_patterns, check_ranges
+from oci.prune.policy import check_patterns, check_ranges
 from oci.registry.options import DEFAULT_CONCURRENCY
 from oci.signatures.artifacts import MirrorArtifacts, check_some
 from oci.units import show_duration

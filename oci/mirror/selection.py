@@ -21,8 +21,7 @@ from oci.errors import InvalidInput, InvalidReference, NotFound, Refused, Transs
 from oci.mirror.config import Mirror, MirrorsConfig
 from oci.mirror.policy import LatestBy, TagRule
 from oci.mirror.run_state import DigestCache
-from oci.prune.plan import Keep
-from oci.prune.versions import in_ranges, matches, read_version
+from oci.prune.policy import Keep, in_ranges, matches, read_version
 from oci.reference import Repository, StoreName
 from oci.relocation.session import Session
 from oci.store import Source

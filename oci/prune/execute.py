@@ -10,110 +10,33 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from datetime import datetime
-from typing import Any
 
-import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
+from oci.bundle.tagnames import list_tags, resolve_tag
 from oci.digest import Digest
-from oci.errors import NotFound, Refused, StoreError, TransshipError
+from oci.errors import InvalidInput, NotFound, Refused, StoreError, TransshipError
 from oci.manifest import Manifest
-from oci.meter import Receipt, unheard
-from oci.prune.plan import Keep, PrunePlan, UnwantedManifest, UnwantedTag, bytes_freed
-from oci.prune.planner import look, remember
-from oci.prune.survey import Survey
-from oci.prune.untag import check_deletes, check_untags
+from oci.meter import unheard
+from oci.prune.plan import (
+    Deleted,
+    PrunePlan,
+    PruneReport,
+    Remaining,
+    UnwantedManifest,
+    UnwantedTag,
+    bytes_freed,
+)
+from oci.prune.planner import look, make_prune_plan, remember
+from oci.prune.policy import Keep
+from oci.prune.survey import Survey, check_deletes, check_untags
+from oci.reference import ArchiveName, Reference
 from oci.relocation.session import Session
-from oci.units import counted, show_size
+from oci.store import Destination
 
 _AT_ONCE = 64
 """Deletions between two looks at the names, if few names are kept."""
-
-
-class Deleted(msgspec.Struct, frozen=True, kw_only=True):
-    """A manifest that is gone, and the tags that went with it."""
-
-    digest: Digest
-    kind: str
-    tags: tuple[str, ...] = ()
-
-
-class Remaining(msgspec.Struct, frozen=True, kw_only=True):
-    """A manifest or tag of the plan that is still at the destination, and why."""
-
-    subject: str
-    reason: str
-    retryable: bool = False
-
-
-class PruneReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a prune did. Sizes in bytes. `skipped` were spared, because something has changed since the plan was made;
-    `refused` are tags that the registry can't take away alone; `failed` could not be deleted."""
-
-    destination: str
-    deleted: tuple[Deleted, ...] = ()
-    untagged: tuple[str, ...] = ()
-    skipped: tuple[Remaining, ...] = ()
-    refused: tuple[Remaining, ...] = ()
-    failed: tuple[Remaining, ...] = ()
-    gone: int = 0
-    """Number of things of the plan that other programs have deleted already."""
-    waiting: int = 0
-    """What is unwanted and not yet for as long as the grace period."""
-    bytes_freed: int = 0
-    """A layout folder: what its disk got back. A registry: what it can free when it collects garbage, at most."""
-    receipt: Receipt
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**msgspec.to_builtins(self), "receipt": self.receipt.to_dict()}
-
-
-class PruneRunReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The receipt of one flow run. Sizes in bytes."""
-
-    destination: str
-    outcome: str
-    """"deleted", "nothing to delete", "planned", "denied" or "failed"."""
-    note: str = ""
-    """What the person wrote who was asked."""
-    planned: int = 0
-    """Manifests and tags that the plan was to delete."""
-    deleted: list[str] = []
-    """Digests."""
-    tags_deleted: list[str] = []
-    """Names that went, with their manifests or alone."""
-    skipped: tuple[Remaining, ...] = ()
-    refused: tuple[Remaining, ...] = ()
-    failed: tuple[Remaining, ...] = ()
-    gone: int = 0
-    waiting: int = 0
-    kept: int = 0
-    bytes_freed: int = 0
-    requests: int = 0
-    seconds: float = 0.0
-
-    @classmethod
-    def of(cls, plan: PrunePlan, report: PruneReport, note: str) -> PruneRunReport:
-        shared = ("destination", "skipped", "refused", "failed", "gone", "waiting", "bytes_freed")
-        return cls(
-            **{name: getattr(report, name) for name in shared},
-            outcome="failed" if report.failed else "deleted",
-            note=note,
-            planned=len(plan.due_manifests) + len(plan.due_tags),
-            deleted=[str(manifest.digest) for manifest in report.deleted],
-            tags_deleted=[*(tag for manifest in report.deleted for tag in manifest.tags), *report.untagged],
-            kept=plan.manifests_kept,
-            requests=report.receipt.total_requests,
-            seconds=round(report.receipt.seconds, 3),
-        )
-
-    def __str__(self) -> str:
-        if self.outcome in ("denied", "planned", "nothing to delete"):
-            return f"{self.destination}: {self.outcome}; {self.planned} were to delete, {self.waiting} are waiting"
-        deleted = f"{counted(len(self.deleted), 'manifest')} and {counted(len(self.tags_deleted), 'tag')} deleted"
-        return (
-            f"{self.destination}: {deleted}, "
-            f"{len(self.skipped)} left, {len(self.failed)} failed, {show_size(self.bytes_freed)} freed"
-        )
 
 
 def execute(
@@ -130,7 +53,7 @@ def execute(
     Raises Refused before anything is deleted when the registry has deletions switched off, and what `make_prune_plan`
     raises.
     """
-    policy = msgspec.structs.replace(plan.keep.and_also(keep or Keep()), nothing=plan.keep.nothing)
+    policy = replace(plan.keep.and_also(keep or Keep()), nothing=plan.keep.nothing)
     again, listed, kept_tags = look(session, plan.store, policy, grace=plan.grace, now=now, extra=plan.by_digest)
     work = _Work(session, again, listed, kept_tags, on_deleted)
     chosen = work.compare(plan)
@@ -345,7 +268,84 @@ class _Work:
         manifests = sum(manifest.size for manifest in again.manifests if manifest.digest in digests)
         swept = self.store.sweep({blob for digest in digests for blob, _ in again.by_digest[digest].blobs})
         keeps_note = again.grace or self.failed
-        noted = again if keeps_note else msgspec.structs.replace(again, manifests=(), tags=())
+        noted = again if keeps_note else replace(again, manifests=(), tags=())
         with suppress(StoreError):  # a stale note names what is gone, and the next plan finds that out
             remember(self._session, self.store.name, noted, gone=digests, untagged=self.untagged)
         return bytes_freed(again.manifests, digests) if swept is None else manifests + swept
+
+
+# One tag.
+
+ALONE, WITH_MANIFEST = "tag", "manifest"
+
+
+class Untag(Struct, frozen=True, kw_only=True):
+    """A tag, what it shows, and the other tags that show the same. `deleted` is "tag" where the name alone went,
+    "manifest" where the manifest went with its only name, and empty as long as nothing is deleted."""
+
+    repository: str
+    tag: str
+    digest: Digest
+    others: tuple[str, ...] = ()
+    deleted: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.repository}:{self.tag} ({self.digest})"
+
+
+def plan_untag(session: Session, reference: Reference) -> Untag:
+    """Says what the tag shows, and which other tags show the same: each tag is asked for. Raises NotFound, and
+    InvalidInput for a digest or an archive."""
+    name = reference.repository
+    if isinstance(name, ArchiveName) or reference.digest is not None:
+        raise InvalidInput(
+            f"{reference} is no tag of a repository or a folder",
+            hint="name one: REGISTRY/REPOSITORY:TAG or oci:PATH:TAG",
+        )
+    store = session.destination(name)
+    digest = resolve_tag(store, reference).digest
+    shown = list_tags(store, internal=True, digests=session.workers)
+    others = tuple(tag.name for tag in shown if tag.digest == digest and tag.name != reference.tag)
+    return Untag(repository=str(name), tag=reference.tag, digest=Digest(digest or ""), others=others)
+
+
+def untag(session: Session, reference: Reference) -> Untag:
+    """Takes the tag away. A registry that can't do that alone loses the manifest with it, when the tag is its only name
+    and nothing that has a name lists it. Raises Refused otherwise, before anything is deleted, and what `plan_untag`
+    and the look of a prune raise."""
+    plan = plan_untag(session, reference)
+    store = session.destination(reference.repository)
+    reason = check_untags(store)
+    if not reason:
+        _check_still(store, plan)
+        store.delete_tag(plan.tag)
+        return replace(plan, deleted=ALONE)
+    alone = f"the registry can't take a tag away alone ({reason}), and to delete {plan.digest}"
+    advice = "`transship prune` deletes what nothing needs any more"
+    if plan.others:
+        raise _refused(plan, f"{alone} would delete {', '.join(plan.others)} as well", advice)
+    tags = tuple(tag for tag in Survey(session, store).listed() if tag != plan.tag)
+    look = make_prune_plan(session, store.name, Keep(tags=tags, optional=tags, nothing=not tags))
+    needed_by = next((tag.because for tag in look.tags if tag.tag == plan.tag), "")  # though the tag is gone
+    if needed_by:
+        raise _refused(plan, f"{alone} isn't possible either: {needed_by}", advice)
+    _check_still(store, plan)
+    store.delete_manifest(plan.digest)
+    return replace(plan, deleted=WITH_MANIFEST)
+
+
+def _check_still(store: Destination, plan: Untag) -> None:
+    shown = store.head_manifest(plan.tag)
+    if shown is None or shown.digest != plan.digest:
+        raise _refused(plan, f"it shows {shown.digest if shown else 'nothing'} now", "look at it again")
+
+
+def _refused(plan: Untag, problem: str, advice: str) -> Refused:
+    return Refused(
+        problem,
+        side="destination",
+        store=plan.repository,
+        subject=plan.tag,
+        operation="deleting the tag",
+        hint=f"nothing was deleted; {advice}",
+    )

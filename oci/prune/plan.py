@@ -1,153 +1,22 @@
-"""The policy of a prune, which says what is to be kept at a destination; and the plan that it leads to: a frozen value
-to be printed, reviewed, stored as JSON and carried out later."""
+"""The plan of a prune, a frozen value to be printed, reviewed, stored as JSON and carried out later; and the reports of
+what was done."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
-from oci.bundle.tagnames import attached_to
 from oci.descriptor import parse_json
 from oci.digest import Digest, digest_of, hex_of, parse_digest
 from oci.errors import InvalidDocument, InvalidInput
-from oci.options import Options, option
-from oci.prune.versions import check_patterns, in_ranges, matches, parse_range, read_version
-from oci.reference import StoreName, parse_any, parse_store, parse_tag
-
-_LISTS = ("tags", "patterns", "versions", "digests", "locks", "bundles")
-
-Text = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
-
-
-class KeepOptions(Options):
-    """What is to be kept. Each of these rules is enough. What a kept manifest needs is kept with it."""
-
-    tags: tuple[Text, ...] = option(
-        (),
-        "Tags by their exact names. A prune is refused when the repository lacks one of them.",
-        examples=[["latest"]],
-        max_length=10_000,
-        flag="--keep-tag",
-    )
-    patterns: tuple[Text, ...] = option(
-        (),
-        "Regular expressions for whole names of tags.",
-        examples=[[r"v\d+\.\d+\.\d+"]],
-        max_length=100,
-        flag="--keep",
-        commas=False,
-    )
-    versions: tuple[Text, ...] = option(
-        (),
-        "Ranges of semantic versions, as npm writes them: '^1.4'.",
-        examples=[["^1.4", ">=2 <3"]],
-        max_length=100,
-        flag="--keep-version",
-        commas=False,
-    )
-    latest: int = option(
-        0,
-        "The tags of this many newest versions; pre-releases don't count.",
-        title="Newest versions",
-        ge=0,
-        le=100_000,
-        flag="--keep-latest",
-    )
-    digests: tuple[Digest, ...] = option(
-        (), "Manifests by digest, with all they list.", max_length=10_000, flag="--keep-digest"
-    )
-    locks: tuple[Text, ...] = option(
-        (),
-        "ImagesLock and BundleLock files: what they pin, whatever repository they name.",
-        examples=[["/etc/transship/images.lock.yml"]],
-        max_length=1000,
-        flag="--keep-lock",
-    )
-    bundles: tuple[Text, ...] = option(
-        (),
-        "Bundles of any repository, by reference: they and all they list are kept.",
-        examples=[["registry.corp.example/mirror/shop:1.4.0"]],
-        max_length=1000,
-        flag="--keep-bundle",
-    )
-    nothing: bool = option(
-        False,
-        "Delete everything, on purpose. A policy that keeps nothing is refused without it.",
-        title="Keep nothing",
-        flag="--keep-nothing",
-    )
-
-
-class Keep(KeepOptions):
-    """The policy of a prune. Raises InvalidInput for what can't be read.
-
-    Tags that are attached to a digest (`sha256-<hex>.imgpkg`, `.sig`...) live and die with it; of the rules, only
-    `tags` and `patterns` look at them. See oci.prune.versions for which tags are versions.
-    """
-
-    optional: tuple[str, ...] = option(
-        (), "Names among `tags` and `digests` that the destination may lack: those of mirrors, locks and bundles."
-    )
-
-    def __post_init__(self) -> None:
-        for tag in self.tags:
-            parse_tag(tag)
-        for digest in self.digests:
-            parse_digest(digest)
-        for reference in self.bundles:
-            parse_any(reference)
-        if self.latest < 0:
-            raise InvalidInput(f"{self.latest}: the number of newest versions to keep can't be negative")
-        try:
-            check_patterns(self.patterns)
-        except ValueError as error:
-            raise InvalidInput(str(error)) from error
-        for text in self.versions:
-            try:
-                parse_range(text)
-            except ValueError as error:
-                hint = "write one as npm does, such as ^1.4 or '>=2 <3'"
-                raise InvalidInput(f"{text!r} is no range of versions", hint=hint) from error
-
-    @property
-    def is_empty(self) -> bool:
-        return not (self.latest or any(getattr(self, name) for name in _LISTS))
-
-    @property
-    def required(self) -> tuple[str, ...]:
-        """Exact names and digests that must be at the destination."""
-        return tuple(name for name in (*self.tags, *self.digests) if name not in set(self.optional))
-
-    def and_also(self, other: Keep) -> Keep:
-        """Keeps what either keeps. What one of them requires is required."""
-        both: dict[str, Any] = {
-            name: tuple(dict.fromkeys((*getattr(self, name), *getattr(other, name)))) for name in _LISTS
-        }
-        required = {*self.required, *other.required}
-        optional = dict.fromkeys(name for name in (*self.optional, *other.optional) if name not in required)
-        latest, nothing = max(self.latest, other.latest), self.nothing and other.nothing
-        return Keep(**both, latest=latest, nothing=nothing, optional=tuple(optional))
-
-    def chosen(self, tags: Iterable[str]) -> frozenset[str]:
-        """Returns those of `tags` that the policy names."""
-        names = frozenset(tags)
-        chosen = names & frozenset(self.tags)
-        chosen |= {name for name in names if matches(name, self.patterns)}
-        tags_read = {name: read for name in names if not attached_to(name) and (read := read_version(name))}
-        if self.versions:
-            chosen |= {
-                name
-                for name, read in tags_read.items()
-                if in_ranges(read.version, self.versions, prereleases=False, counter=read.counter)
-            }
-        released = {read.version for read in tags_read.values() if not read.version.prerelease}
-        newest = set(sorted(released, reverse=True)[: self.latest])
-        return chosen | {name for name, read in tags_read.items() if read.version in newest}
-
+from oci.meter import Receipt
+from oci.prune.policy import Keep
+from oci.reference import StoreName, parse_store, parse_tag
+from oci.units import counted, show_size
 
 PLAN_VERSION = 1
 
@@ -287,6 +156,93 @@ def bytes_freed(manifests: Collection[UnwantedManifest], gone: Collection[Digest
     return sum(manifest.size for manifest in manifests if manifest.digest in gone) + sum(
         size for digest, size in blobs.items() if digest not in used
     )
+
+
+class Deleted(msgspec.Struct, frozen=True, kw_only=True):
+    """A manifest that is gone, and the tags that went with it."""
+
+    digest: Digest
+    kind: str
+    tags: tuple[str, ...] = ()
+
+
+class Remaining(msgspec.Struct, frozen=True, kw_only=True):
+    """A manifest or tag of the plan that is still at the destination, and why."""
+
+    subject: str
+    reason: str
+    retryable: bool = False
+
+
+class PruneReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a prune did. Sizes in bytes. `skipped` were spared, because something has changed since the plan was made;
+    `refused` are tags that the registry can't take away alone; `failed` could not be deleted."""
+
+    destination: str
+    deleted: tuple[Deleted, ...] = ()
+    untagged: tuple[str, ...] = ()
+    skipped: tuple[Remaining, ...] = ()
+    refused: tuple[Remaining, ...] = ()
+    failed: tuple[Remaining, ...] = ()
+    gone: int = 0
+    """Number of things of the plan that other programs have deleted already."""
+    waiting: int = 0
+    """What is unwanted and not yet for as long as the grace period."""
+    bytes_freed: int = 0
+    """A layout folder: what its disk got back. A registry: what it can free when it collects garbage, at most."""
+    receipt: Receipt
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**msgspec.to_builtins(self), "receipt": self.receipt.to_dict()}
+
+
+class PruneRunReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The receipt of one flow run. Sizes in bytes."""
+
+    destination: str
+    outcome: str
+    """"deleted", "nothing to delete", "planned", "denied" or "failed"."""
+    note: str = ""
+    """What the person wrote who was asked."""
+    planned: int = 0
+    """Manifests and tags that the plan was to delete."""
+    deleted: list[str] = []
+    """Digests."""
+    tags_deleted: list[str] = []
+    """Names that went, with their manifests or alone."""
+    skipped: tuple[Remaining, ...] = ()
+    refused: tuple[Remaining, ...] = ()
+    failed: tuple[Remaining, ...] = ()
+    gone: int = 0
+    waiting: int = 0
+    kept: int = 0
+    bytes_freed: int = 0
+    requests: int = 0
+    seconds: float = 0.0
+
+    @classmethod
+    def of(cls, plan: PrunePlan, report: PruneReport, note: str) -> PruneRunReport:
+        shared = ("destination", "skipped", "refused", "failed", "gone", "waiting", "bytes_freed")
+        return cls(
+            **{name: getattr(report, name) for name in shared},
+            outcome="failed" if report.failed else "deleted",
+            note=note,
+            planned=len(plan.due_manifests) + len(plan.due_tags),
+            deleted=[str(manifest.digest) for manifest in report.deleted],
+            tags_deleted=[*(tag for manifest in report.deleted for tag in manifest.tags), *report.untagged],
+            kept=plan.manifests_kept,
+            requests=report.receipt.total_requests,
+            seconds=round(report.receipt.seconds, 3),
+        )
+
+    def __str__(self) -> str:
+        if self.outcome in ("denied", "planned", "nothing to delete"):
+            return f"{self.destination}: {self.outcome}; {self.planned} were to delete, {self.waiting} are waiting"
+        deleted = f"{counted(len(self.deleted), 'manifest')} and {counted(len(self.tags_deleted), 'tag')} deleted"
+        return (
+            f"{self.destination}: {deleted}, "
+            f"{len(self.skipped)} left, {len(self.failed)} failed, {show_size(self.bytes_freed)} freed"
+        )
 
 
 def _check_names(digests: Iterable[str], tags: Iterable[str]) -> None:

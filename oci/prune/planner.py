@@ -14,7 +14,8 @@ from oci.bundle.lockfile import BundleLock, read_lock
 from oci.descriptor import CONFIG_TYPES
 from oci.digest import Digest, is_digest, parse_digest
 from oci.errors import InvalidInput, Refused
-from oci.prune.plan import Keep, PrunePlan, UnwantedManifest, UnwantedTag
+from oci.prune.plan import PrunePlan, UnwantedManifest, UnwantedTag
+from oci.prune.policy import Keep
 from oci.prune.survey import NOTE_TAG, Survey, SurveyedManifest, note_key, read_note, write_note
 from oci.reference import ArchiveName, StoreName, parse_any
 from oci.relocation.session import Session

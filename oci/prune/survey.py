@@ -15,6 +15,7 @@ earlier one.
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from typing import TypeVar
 from oci.bundle import image as bundle_image
 from oci.bundle import tagnames
 from oci.descriptor import SCHEMA1_TYPES, Descriptor, parse_json
-from oci.digest import Digest
+from oci.digest import Digest, digest_of
 from oci.errors import (
     Denied,
     IntegrityError,
@@ -265,3 +266,60 @@ def write_note(destination: Destination, since: Mapping[str, datetime]) -> None:
             blobs = destination.get_manifest(before.digest).blobs
             destination.delete_manifest(before.digest)
             destination.sweep({blob.digest for blob in blobs})
+
+
+# What may be deleted.
+
+_UNSUPPORTED = frozenset({400, 405, 501})
+
+
+def check_deletes(destination: Destination) -> None:
+    """Asks the store to delete a manifest that never existed: a registry that deletes answers that there is none.
+
+    Raises Refused where deletions are switched off, and Denied or Unauthorized for an identity that may not delete.
+    """
+    try:
+        destination.delete_manifest(digest_of(secrets.token_bytes(32)))
+    except NotFound:
+        return
+    except StoreError as error:
+        if error.status not in _UNSUPPORTED and error.code != "UNSUPPORTED":
+            raise
+        raise Refused(
+            f"this registry doesn't delete: {error.message}",
+            side=error.side,
+            store=error.store,
+            operation="pruning",
+            status=error.status,
+            code=error.code,
+            hint="nothing was deleted; switch deletions on (docker-registry: REGISTRY_STORAGE_DELETE_ENABLED=true)",
+        ) from error
+
+
+def check_untags(destination: Destination) -> str:
+    """Says why the store can't take a tag away alone; empty when it can. Tried with a manifest and a tag that are made
+    for it, never with one in use: some registries delete the manifest, and all its tags, with the tag.
+
+    What is made is deleted again, as far as the store lets it be.
+    """
+    if not destination.name.registry:  # a layout folder names a manifest in one file, and nothing else does
+        return ""
+    tag = f"transship-probe-{secrets.token_hex(8)}{tagnames.KEEP_ALIVE_SUFFIX}"
+    data = secrets.token_hex(16).encode()
+    probe = artifact_manifest(NOTE_TYPE, NOTE_LAYER, data)
+    try:
+        push_artifact(destination, probe, data, tag)
+    except StoreError as error:
+        return f"whether it can be done couldn't be tried with a manifest made for it: {error.message}"
+    try:
+        destination.delete_tag(tag)
+        if destination.head_manifest(tag) is not None:
+            return "the registry says that it has deleted a tag, and the tag is there still"
+        if destination.head_manifest(probe.digest) is None:
+            return "the registry deletes the manifest together with its tag"
+    except StoreError as error:
+        return error.message  # without the hint: to delete the manifest instead is just what must not happen here
+    finally:
+        with suppress(StoreError):
+            destination.delete_manifest(probe.digest)
+    return ""

@@ -12,7 +12,7 @@ from oci.bundle.push import PushReport
 from oci.errors import cause_and_step
 from oci.meter import Receipt
 from oci.mirror.results import MirrorReport
-from oci.prune.execute import PruneRunReport
+from oci.prune.plan import PruneRunReport
 from oci.relocation.report import ImageTraffic, RelocationReport, VerificationReport, short_subject
 from oci.units import counted, show_size
 from tasks.artifacts.markdown import code, facts, in_forms, in_full, page, table, text

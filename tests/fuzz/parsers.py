@@ -32,7 +32,8 @@ from oci.mirror.comparison import WorkItem
 from oci.mirror.reader import parse_config
 from oci.mirror.results import read_only
 from oci.mirror.run_state import VERSION, DigestCache, _moment
-from oci.prune.plan import Keep, PrunePlan
+from oci.prune.plan import PrunePlan
+from oci.prune.policy import Keep
 from oci.prune.survey import NOTE_TYPE, read_note
 from oci.receipts.receipt import Place, ReceivedImage, RelocationReceipt, Tool, _read_statement
 from oci.reference import parse_any, parse_store, parse_tag

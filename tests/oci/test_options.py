@@ -176,7 +176,7 @@ def test_types_of_declarations_are_read_when_they_are_asked_for() -> None:
     code = (
         "import oci.options, sys; calls = []; old = oci.options._described\n"
         "oci.options._described = lambda *a: calls.append(a) or old(*a)\n"
-        "import oci.prune.plan as k; print(len(calls), 'pydantic' in sys.modules)\n"
+        "import oci.prune.policy as k; print(len(calls), 'pydantic' in sys.modules)\n"
         "oci.options.fields_of(k.Keep); print(len(calls) >= len(k.Keep.__struct_fields__))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from semantic_version import Version
 
-from oci.prune.versions import parse_range
+from oci.prune.policy import parse_range
 
 FACTS = [
     # Each row was asked of npm's own semver 7: the range, what it holds, what it doesn't.

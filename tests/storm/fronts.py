@@ -12,7 +12,7 @@ from flows import AfterPlan, MirrorParameters, MirrorsConfig, PruneParameters, R
 from flows.parameters.relocate import SourceKind
 from oci.errors import InvalidInput
 from oci.options import fields_of
-from oci.prune.plan import KeepOptions
+from oci.prune.policy import KeepOptions
 from oci.registry.options import RegistryOptions
 from oci.relocation.request import CopyOptions
 from oci.relocation.session import Session

@@ -13,7 +13,7 @@ from oci.export.export import write_archive
 from oci.export.planner import plan_archive
 from oci.mirror.run import run_mirror
 from oci.mirror.run_state import Shared
-from oci.prune.plan import Keep
+from oci.prune.policy import Keep
 from oci.prune.survey import NOTE_TAG
 from oci.relocation.planner import make_plan
 from oci.relocation.session import Session

@@ -8,9 +8,10 @@ from typing import Any
 
 import httpx
 
-from oci.prune.execute import PruneReport, execute
-from oci.prune.plan import Keep, PrunePlan
+from oci.prune.execute import execute
+from oci.prune.plan import PrunePlan, PruneReport
 from oci.prune.planner import make_prune_plan, remember
+from oci.prune.policy import Keep
 from oci.reference import parse_store
 from tests.support.content import OCI_INDEX, OCI_MANIFEST, Content, compact
 from tests.support.relocating import session

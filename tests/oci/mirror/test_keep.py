@@ -12,7 +12,7 @@ from oci.errors import Denied, InvalidInput, NotFound, Refused
 from oci.mirror.config import Mirror, MirrorsConfig
 from oci.mirror.reader import make
 from oci.mirror.selection import keep_for
-from oci.prune.plan import Keep
+from oci.prune.policy import Keep
 from oci.reference import parse_store
 from tests.faults.proxy import Fault, FaultProxy
 from tests.flows.cargo import write_lock

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from oci.mirror.policy import TagRule
 from oci.mirror.reader import make
 from oci.mirror.selection import explain, named, select
-from oci.prune.plan import Keep
-from oci.prune.versions import in_ranges, read_version
+from oci.prune.policy import Keep, in_ranges, read_version
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 

@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from oci.errors import Refused, TransshipError
-from oci.prune.execute import PruneReport, execute
-from oci.prune.plan import PrunePlan
+from oci.prune.execute import execute
+from oci.prune.plan import PrunePlan, PruneReport
 from oci.relocation.request import RelocationRequest
 from oci.relocation.run import Relocation
 from tests.faults.proxy import Fault, FaultProxy

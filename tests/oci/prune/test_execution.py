@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from oci.errors import Denied, Refused
-from oci.prune.plan import Keep
+from oci.prune.policy import Keep
 from oci.reference import parse_store
 from tests.faults.proxy import Fault, FaultProxy
 from tests.servers.docker_registry import DockerRegistry

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from oci.prune.execute import execute
-from oci.prune.plan import Keep
+from oci.prune.policy import Keep
 from oci.reference import parse_store
 from tests.servers.strict_registry import Features, StrictRegistry
 from tests.support.content import Content, artifact, bundle, image, index
