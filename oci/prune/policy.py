@@ -101,7 +101,7 @@ class Keep(KeepOptions):
     """The policy of a prune. Raises InvalidInput for what can't be read.
 
     Tags that are attached to a digest (`sha256-<hex>.imgpkg`, `.sig`...) live and die with it; of the rules, only
-    `tags` and `patterns` look at them. See oci.prune.versions for which tags are versions.
+    `tags` and `patterns` look at them. The text of this module says which tags are versions.
     """
 
     optional: tuple[str, ...] = option(
