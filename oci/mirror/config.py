@@ -247,8 +247,8 @@ class Mirror(Policy):
         """Says whether one of the names is its source, or a tag of it."""
         source = self.source
         prefix = f"{source.within}".rstrip("/") + "/" if source.namespace else f"{source.store}:"
-        own, has_tags = {str(source), str(source.reference)}, not (source.bundle or source.lock)
-        return any(name in own or (has_tags and name.startswith(prefix)) for name in names)
+        whole, has_tags = (str(source), str(source.reference)), not (source.bundle or source.lock)
+        return any(name in whole or (has_tags and name.startswith(prefix)) for name in names)
 
     def name_of(self, tag: str) -> str:
         """What a tag of the source is called in lists of what failed; a bundle is called as it stands in the file."""
