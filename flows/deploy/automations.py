@@ -11,38 +11,34 @@ from typing import Any
 from uuid import UUID
 
 from prefect.automations import AutomationCore
-from prefect.client.orchestration import PrefectClient
 from prefect.events.actions import CallWebhook, RunDeployment, SendNotification
 from prefect.events.schemas.automations import EventTrigger
 from prefect.events.schemas.events import ResourceSpecification
-from prefect.exceptions import ObjectNotFound
 
-from flows.deploy.deployments import Change, Declaration, Outcome, PushTrigger, different, group_tag
+from flows.deploy.deployments import Declaration, Outcome, PushTrigger, Server, compared, group_tag, or_none
 from flows.receiver.outbox import PUSHED, resource_id
 from oci.errors import InvalidInput
 
 _COMPARED = ("description", "trigger", "actions", "actions_on_trigger", "actions_on_resolve")
 
 
-async def put_automation(
-    client: PrefectClient, automation: AutomationCore, *, kind: str = "automation", dry_run: bool = False
-) -> Change:
+async def put_automation(server: Server, automation: AutomationCore, kind: str = "automation") -> None:
     """Creates it, or changes it where it differs. One that a person switched off stays off."""
-    existing = await client.read_automations_by_name(automation.name)
+    existing = await server.client.read_automations_by_name(automation.name)
     if not existing:
-        if not dry_run:
-            await client.create_automation(automation)
-        return Change(kind, automation.name, Outcome.CREATED)
-    existing_automation = existing[0]
-    actual, expected = (_ordered(each.model_dump(mode="json")) for each in (existing_automation, automation))
-    change = different(kind, automation.name, (key for key in _COMPARED if actual[key] != expected[key]))
-    if change.outcome is Outcome.UPDATED and not dry_run:
+        if not server.dry_run:
+            await server.client.create_automation(automation)
+        server.note(kind, automation.name, Outcome.CREATED)
+        return
+    actual, expected = (_ordered(each.model_dump(mode="json")) for each in (existing[0], automation))
+    outcome, differences = compared(key for key in _COMPARED if actual[key] != expected[key])
+    if outcome is Outcome.UPDATED and not server.dry_run:
         # Only fields that were set are sent, and the server wants all of them.
         whole = AutomationCore.model_validate(
-            automation.model_dump(exclude={"owner_resource"}) | {"enabled": existing_automation.enabled}
+            automation.model_dump(exclude={"owner_resource"}) | {"enabled": existing[0].enabled}
         )
-        await client.update_automation(existing_automation.id, whole)
-    return change
+        await server.client.update_automation(existing[0].id, whole)
+    server.note(kind, automation.name, outcome, differences)
 
 
 def _ordered(value: Any) -> Any:
@@ -89,22 +85,19 @@ def literal(value: Any) -> Any:
     return value
 
 
-async def put_trigger(
-    client: PrefectClient, declaration: Declaration, trigger: PushTrigger, deployment: UUID | None, *, dry_run: bool
-) -> Change:
-    name = trigger_name(declaration.name)
+async def put_trigger(server: Server, declaration: Declaration, trigger: PushTrigger, deployment: UUID | None) -> None:
     if deployment is None:  # the deployment would be made first
-        return Change(KIND, name, Outcome.CREATED)
-    return await put_automation(client, push_automation(declaration, trigger, deployment), kind=KIND, dry_run=dry_run)
+        server.note(KIND, trigger_name(declaration.name), Outcome.CREATED)
+    else:
+        await put_automation(server, push_automation(declaration, trigger, deployment), KIND)
 
 
-async def remove_trigger(client: PrefectClient, deployment: str, *, dry_run: bool) -> list[Change]:
+async def remove_trigger(server: Server, deployment: str) -> None:
     """Removes the trigger of a deployment that is removed."""
-    automations = await client.read_automations_by_name(trigger_name(deployment))
-    for existing in automations:
-        if not dry_run:
-            await client.delete_automation(existing.id)
-    return [Change(KIND, existing.name, Outcome.REMOVED) for existing in automations]
+    for existing in await server.client.read_automations_by_name(trigger_name(deployment)):
+        if not server.dry_run:
+            await server.client.delete_automation(existing.id)
+        server.note(KIND, existing.name, Outcome.REMOVED)
 
 
 def parse_block(name: str) -> tuple[str, str]:
@@ -117,14 +110,14 @@ def parse_block(name: str) -> tuple[str, str]:
     return kind, block
 
 
-async def put_alarms(client: PrefectClient, block: str, group: str, *, dry_run: bool) -> list[Change]:
+async def put_alarms(server: Server, block: str, group: str) -> None:
     """`block` is TYPE/NAME: a block of the type webhook is called with JSON, any other is a notification block, such as
     Slack's. Where it isn't there yet, nothing is made. Raises InvalidInput."""
     kind, name = parse_block(block)
-    try:
-        document = await client.read_block_document_by_name(name, kind, include_secrets=False)
-    except ObjectNotFound:
-        return [Change("block", block, Outcome.MISSING, "make it in the UI under Blocks, then deploy again")]
+    document = await or_none(server.client.read_block_document_by_name(name, kind, include_secrets=False))
+    if document is None:
+        server.note("block", block, Outcome.MISSING, "make it in the UI under Blocks, then deploy again")
+        return
     failure = AutomationCore(
         name=f"transship: a mirror failed ({group})",
         description="Tells that a run of a mirror failed, crashed or took too long.",
@@ -163,7 +156,8 @@ async def put_alarms(client: PrefectClient, block: str, group: str, *, dry_run: 
             )
         ],
     )
-    return [await put_automation(client, alarm, dry_run=dry_run) for alarm in (failure, drift)]
+    for alarm in (failure, drift):
+        await put_automation(server, alarm)
 
 
 def _tell(kind: str, block: UUID, subject: str, facts: dict[str, str]) -> SendNotification | CallWebhook:

@@ -4,11 +4,12 @@ or changed where they differ."""
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from prefect import Flow
@@ -23,9 +24,12 @@ from prefect.utilities.callables import parameter_schema
 from pydantic import ValidationError
 
 from oci.errors import InvalidInput
+from oci.meter import unheard
 from oci.mirror.config import Mirror, MirrorsConfig
 from oci.reference import HUB, Repository
 from tasks.artifacts.history import mirror_tag
+
+T = TypeVar("T")
 
 KIND = "deployment"
 PUSH_SUFFIX = ".on-push"
@@ -59,7 +63,7 @@ class Declaration:
 
     name: str
     description: str
-    parameters: dict[str, Any]
+    parameters: dict[str, Any] = field(default_factory=dict)
     schedule: SCHEDULE_TYPES | None = None
     places: int | None = 1
     queued: bool = False
@@ -154,34 +158,25 @@ def _trigger(mirror: Mirror) -> PushTrigger | None:
     return PushTrigger(store, reference.tag if reference else "")
 
 
-_FLEET = {
-    "flows.relocate.relocate_shard": "Copies a part of a large relocation, for a run that asks for a fleet.",
-    "flows.mirror.mirror_shard": "Carries some of a mirror's images, for a run that asks for a fleet.",
-    "flows.relocate.write_archive_parts": (
-        "Writes a group of parts of a large archive, for a run that asks for a fleet."
-    ),
-}
-
-
-def fleet() -> tuple[Declaration, ...]:
-    """Returns what the machines of a fleet take their work from. Its work pool isn't the one of the mirrors: there,
-    runs that wait for their shards could hold every place that a shard needs."""
-    return tuple(
-        Declaration("fleet", description, parameters={}, places=None, entrypoint=entrypoint)
-        for entrypoint, description in _FLEET.items()
+FLEET = tuple(
+    Declaration("fleet", f"{work}, for a run that asks for a fleet.", places=None, entrypoint=entrypoint)
+    for entrypoint, work in (
+        ("flows.relocate.relocate_shard", "Copies a part of a large relocation"),
+        ("flows.mirror.mirror_shard", "Carries some of a mirror's images"),
+        ("flows.relocate.write_archive_parts", "Writes a group of parts of a large archive"),
     )
+)
+"""What the machines of a fleet take their work from. Its work pool isn't the one of the mirrors: there, runs that wait
+for their shards could hold every place that a shard needs."""
 
-
-def rescue() -> Declaration:
-    """Returns what the automations of flows.deploy.zombie_runs start, where the mirrors run."""
-    return Declaration(
-        "rescue",
-        "Looks after a run that seems dead, and starts it again once.",
-        parameters={},
-        places=None,
-        entrypoint="flows.deploy.zombie_runs.rescue",
-        unwatched=True,  # with the patience of other runs; it has a tag of its own, see flows.deploy.zombie_runs
-    )
+RESCUE = Declaration(
+    "rescue",
+    "Looks after a run that seems dead, and starts it again once.",
+    places=None,
+    entrypoint="flows.deploy.zombie_runs.rescue",
+    unwatched=True,  # with the patience of other runs; it has a tag of its own, see flows.deploy.zombie_runs
+)
+"""What the automations of flows.deploy.zombie_runs start, where the mirrors run."""
 
 
 class Outcome(StrEnum):
@@ -205,10 +200,30 @@ class Change:
     detail: str = ""
 
 
-def different(kind: str, name: str, differences: Iterable[str]) -> Change:
-    """Returns a change: UPDATED, which names the differences, or UNCHANGED where there are none."""
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A Prefect server that is brought to what mirrors ask for. With `dry_run` nothing is changed there; `on_change` is
+    called with each change, made or not."""
+
+    client: PrefectClient
+    dry_run: bool = False
+    on_change: Callable[[Change], None] = unheard
+
+    def note(self, kind: str, name: str, outcome: Outcome, detail: str = "") -> None:
+        self.on_change(Change(kind, name, outcome, detail))
+
+
+def compared(differences: Iterable[str]) -> tuple[Outcome, str]:
+    """Returns UPDATED with the names of the differences, or UNCHANGED where there are none."""
     named = ", ".join(differences)
-    return Change(kind, name, Outcome.UPDATED if named else Outcome.UNCHANGED, named)
+    return Outcome.UPDATED if named else Outcome.UNCHANGED, named
+
+
+async def or_none(reading: Awaitable[T]) -> T | None:
+    """Returns what the server has, or None where it has no such thing."""
+    with suppress(ObjectNotFound):
+        return await reading
+    return None
 
 
 def group_tag(group: str) -> str:
@@ -230,27 +245,29 @@ def _form(entrypoint: str) -> dict[str, Any]:
     return {key: value for key, value in form.items() if key != "definitions" or value}
 
 
-async def put(client: PrefectClient, declaration: Declaration, *, dry_run: bool) -> tuple[Change, UUID | None]:
-    """Returns what was done, and the deployment's id; None where it would have been made. Raises InvalidInput when
-    another configuration has a mirror of this name."""
-    flow = _flow(declaration.entrypoint)
+async def put(server: Server, declaration: Declaration) -> UUID | None:
+    """Returns the deployment's id; None where it would have been made. Raises InvalidInput when another configuration
+    has a mirror of this name."""
+    client, flow = server.client, _flow(declaration.entrypoint)
     full_name = f"{flow.name}/{declaration.name}"
     name = declaration.name if declaration.group else full_name
-    try:
-        existing = await client.read_deployment_by_name(full_name)
-    except ObjectNotFound:
-        return Change(KIND, name, Outcome.CREATED), None if dry_run else await _make(client, flow, declaration)
+    existing = await or_none(client.read_deployment_by_name(full_name))
+    if existing is None:
+        deployment = None if server.dry_run else await _make(client, flow, declaration)
+        server.note(KIND, name, Outcome.CREATED)
+        return deployment
     if declaration.group and group_tag(declaration.group) not in existing.tags:
         raise InvalidInput(
             f"there is a deployment {full_name} already, and it isn't of the group {declaration.group}",
             hint="rename the mirror, or use the --group it was deployed with",
         )
-    change = different(KIND, name, _differences(existing, declaration))
-    if change.outcome is Outcome.UPDATED and not dry_run:
+    outcome, differences = compared(_differences(existing, declaration))
+    if outcome is Outcome.UPDATED and not server.dry_run:
         await _make(client, flow, declaration)
         if WAITS in existing.tags and not declaration.waits:
             await client.resume_deployment(existing.id)
-    return change, existing.id
+    server.note(KIND, name, outcome, differences)
+    return existing.id
 
 
 async def _make(client: PrefectClient, flow: Flow[..., Any], declaration: Declaration) -> UUID:

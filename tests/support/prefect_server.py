@@ -239,15 +239,15 @@ def deploy(server: PrefectServer) -> None:
 def _deploy_rescue_and_fleet(server: PrefectServer) -> None:
     from prefect.client.orchestration import PrefectClient
 
-    from flows.deploy.deployments import fleet, put, rescue
+    from flows.deploy.deployments import FLEET, RESCUE, Server, put
 
     make_work_pool(server, FLEET_POOL)
 
     async def make() -> None:
         async with PrefectClient(server.api) as client:
-            await put(client, replace(rescue(), work_pool="transship"), dry_run=False)
-            for declaration in fleet():
-                await put(client, replace(declaration, work_pool=FLEET_POOL), dry_run=False)
+            await put(Server(client), replace(RESCUE, work_pool="transship"))
+            for declaration in FLEET:
+                await put(Server(client), replace(declaration, work_pool=FLEET_POOL))
 
     asyncio.run(make())
 
@@ -257,10 +257,11 @@ def make_work_pool(server: PrefectServer, name: str) -> None:
     from prefect.client.orchestration import PrefectClient
 
     from flows.deploy.deploy import put_work_pool
+    from flows.deploy.deployments import Server
 
     async def make() -> None:
         async with PrefectClient(server.api) as client:
-            await put_work_pool(client, name, "process", dry_run=False)
+            await put_work_pool(Server(client), name, "process")
 
     asyncio.run(make())
 
