@@ -291,7 +291,8 @@ class _Watch:
     def _finish(self, run: UUID, open_run: _Open, end: StateType, message: str) -> None:
         del self._open[run]
         self._count()
-        open_run.ended.set_result(JobEnd(end=end, message=message, account=open_run.account, run=run))
+        if not open_run.ended.cancelled():  # by the end of the task that waits for it, while the server was asked
+            open_run.ended.set_result(JobEnd(end=end, message=message, account=open_run.account, run=run))
 
     async def cancel(self, *, begun: bool = True) -> None:
         """Asks for the end of every run that is still open: a worker carries that out within seconds. One that was only

@@ -237,7 +237,7 @@ class Slots:
             if missing < 1:
                 return
             size = -(-missing // 2)
-            while (lease := await server.take(self._names, size)) is None and size > 1:
+            while (lease := await self._take(server, size)) is None and size > 1:
                 size //= 2
             if lease is None:
                 self._ask_again = self._now() + PAUSE
@@ -246,3 +246,15 @@ class Slots:
             self._leases.append(_Lease(lease, size, since=now, renewed=now, idle_since=now))
             async with self._changed:
                 self._changed.notify_all()
+
+    async def _take(self, server: Leases, size: int) -> UUID | None:
+        """Takes a lease. One that the server grants while the run ends is given back: otherwise other runs would miss
+        its slots until LEASE is over."""
+        taking = asyncio.create_task(server.take(self._names, size))
+        try:
+            return await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            with suppress(Exception):  # whatever the server's trouble is, the run is at its end
+                if (lease := await taking) is not None:
+                    await server.give_back(lease)
+            raise

@@ -123,6 +123,35 @@ def test_three_hundred_images_cost_some_leases_and_not_three_requests_each() -> 
     assert sum(server.requests.values()) <= 12
 
 
+class SlowServer(Server):
+    """Grants a lease at once and answers when `answer` is set."""
+
+    def __init__(self, slots: int) -> None:
+        super().__init__(slots)
+        self.answer = asyncio.Event()
+
+    async def take(self, names: list[str], slots: int) -> UUID | None:
+        lease = await super().take(names, slots)
+        await self.answer.wait()
+        return lease
+
+
+def test_a_lease_that_is_granted_while_the_run_ends_is_given_back() -> None:
+    async def main() -> None:
+        server = SlowServer(4)
+        slots = Slots(["registry:a"], 4, connect=server.connect)
+        waiting = asyncio.create_task(Gauge().work(slots))
+        await until(lambda: server.leases != {})
+        waiting.cancel()
+        closing = asyncio.create_task(slots.close())
+        await asyncio.sleep(0)
+        server.answer.set()
+        await closing
+        assert server.leases == {}
+
+    run(main())
+
+
 def test_two_runs_never_have_more_than_the_limit_together_and_both_come_to_an_end() -> None:
     server, gauge = Server(4), Gauge()
 
