@@ -20,8 +20,8 @@ from tests.servers.seaweedfs import BUCKET, SeaweedFS
 from tests.servers.strict_registry import StrictRegistry
 from tests.support.authorities import trust_one
 from tests.support.content import push
-from tests.support.prefect_server import log_of_shared_server
-from tests.support.selection import needs_server, refuse_to_listen, stays_with_its_module
+from tests.support.prefect_server import log_of_shared_server, stop_shared_server
+from tests.support.selection import groups_of, needs_server, refuse_to_listen, uses_prefect
 from tests.support.signing import SIGNER, STRANGER, written_keys
 
 _numbers = itertools.count(1)
@@ -41,19 +41,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item, group in groups_of(items).items():
+        item.add_marker(pytest.mark.xdist_group(group))
     for item in items:
-        if stays_with_its_module(item):
-            item.add_marker(pytest.mark.xdist_group(f"{item.path.parent.name}/{item.path.stem}"))
         if item.get_closest_marker("drill"):
             item.add_marker(pytest.mark.timeout(1200))  # these wait for Prefect's clocks, up to nine minutes for one
     if hasattr(config, "workerinput"):  # what takes long begins first: no process works on it while the others are done
-        items.sort(
-            key=lambda item: (item.get_closest_marker("slow") is None, item.get_closest_marker("xdist_group") is None)
-        )
+        items.sort(key=_turn)
     if config.getoption("--no-servers"):
         chosen = [item for item in items if not needs_server(item)]
         config.hook.pytest_deselected(items=[item for item in items if needs_server(item)])
         items[:] = chosen
+
+
+def _turn(item: pytest.Item) -> tuple[bool, bool, bool]:
+    """Returns when the turn of a test comes in a run of several processes. Tests with Prefect stay in the order of
+    their modules."""
+    prefect = uses_prefect(item)
+    marked = item.get_closest_marker
+    return not prefect, not prefect and marked("slow") is None, not prefect and marked("xdist_group") is None
 
 
 def pytest_collection_finish() -> None:
@@ -68,6 +74,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if getattr(item, "execution_count", 1) > 1:  # pytest-timeout sets one alarm for both attempts
         settings = pytest_timeout._get_item_settings(item)
         item.config.hook.pytest_timeout_set_timer(item=item, settings=settings)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, None, None]:
+    yield
+    # In a run of several processes these tests are the first of a process, and follow each other.
+    if hasattr(item.config, "workerinput") and uses_prefect(item) and not (nextitem and uses_prefect(nextitem)):
+        stop_shared_server(item.config)
 
 
 @pytest.hookimpl(wrapper=True)

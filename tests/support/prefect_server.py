@@ -192,13 +192,14 @@ class PrefectServer:
 
 
 _SERVER = pytest.StashKey[PrefectServer]()
+_STARTED = pytest.StashKey[ExitStack]()
 
 
 def shared_server(request: pytest.FixtureRequest, folders: pytest.TempPathFactory) -> PrefectServer:
-    """The server of this pytest worker: started for the first test that needs it, stopped with the worker."""
+    """The server of this pytest worker: started for the first test that needs it, stopped after the last one."""
     config = request.config
     if _SERVER not in config.stash:
-        stack = ExitStack()
+        stack = config.stash[_STARTED] = ExitStack()
         config.add_cleanup(stack.close)  # first: nothing that is started afterwards is forgotten
         with ExitStack() as failure:
             failure.callback(stack.close)
@@ -207,6 +208,12 @@ def shared_server(request: pytest.FixtureRequest, folders: pytest.TempPathFactor
             failure.pop_all()
         config.stash[_SERVER] = server
     return config.stash[_SERVER]
+
+
+def stop_shared_server(config: pytest.Config) -> None:
+    if _SERVER in config.stash:
+        del config.stash[_SERVER]
+        config.stash[_STARTED].close()
 
 
 def log_of_shared_server(config: pytest.Config) -> str:
@@ -302,7 +309,7 @@ def settings_for(server: PrefectServer) -> Iterator[None]:
         gc.freeze()  # the next search passes over what has stayed, and takes no longer from test to test
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def prefect_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PrefectServer:
     return shared_server(request, tmp_path_factory)
 
