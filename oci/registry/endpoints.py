@@ -132,7 +132,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_large(self) -> bool:
         """Does a body of any length go with it?"""
-        return self.stream is not None or self.kind.family == "GET blob"
+        return self.stream is not None or (self.kind.resource == "blob" and self.kind.method == "GET")
 
 
 HEAD_MANIFEST = Kind("HEAD", "manifest", "end-3", "looking for the manifest", {200}, absent={404})
