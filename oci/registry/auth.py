@@ -19,20 +19,20 @@ from typing import Any, Protocol, TypeVar
 
 from oci.errors import Denied, Refused, StoreError, Unauthorized
 from oci.meter import Meter
-from oci.registry.credentials.credential import Credential, Credentials
-from oci.registry.credentials.succession import SCOPES, Succession, Token
-from oci.registry.credentials.tokens import (
+from oci.registry.credentials.credential import (
+    NO_POST,
     Challenge,
-    Tokens,
-    TokenService,
-    ask,
+    Credential,
+    Credentials,
     basic,
     parse_challenges,
-    read_token,
     scopes_to_ask,
     strongest,
+    token_requests,
 )
+from oci.registry.credentials.tokens import SCOPES, Succession, Token, Tokens, read_token
 from oci.registry.endpoints import Scope, Target
+from oci.registry.http.answer import Answer
 from oci.registry.http.origin import Origin, canonical_host
 from oci.registry.profiles import Learned
 
@@ -66,8 +66,9 @@ class Wire(Protocol):
 
     def realm(self, realm: str) -> Target: ...
     def ask_base(self) -> Mapping[str, str]: ...
-    @property
-    def ask_token_service(self) -> TokenService: ...
+    def ask_token_service(
+        self, method: str, url: str, headers: Mapping[str, str], form: Mapping[str, str]
+    ) -> Answer: ...
     def error(self, kind: type[E], message: str, **more: Any) -> E: ...
 
 
@@ -363,12 +364,12 @@ class Authenticator:
     def _fetch(self, scopes: frozenset[str], credential: Credential, challenge: Challenge, repository: str) -> Token:
         succession = self._succession(credential, challenge)
         with succession.asking(scopes) as token:
-            answer = ask(self._transport.ask_token_service, scopes, credential, challenge)
+            answer = self._ask(scopes, credential, challenge)
             if answer.status in (400, 401) and not credential.is_anonymous:
                 renewed = self._credentials.renew(self._registry, repository, credential)
                 if not renewed.same_secret(credential):
                     credential = renewed
-                    answer = ask(self._transport.ask_token_service, scopes, credential, challenge)
+                    answer = self._ask(scopes, credential, challenge)
             if answer.status != 200:
                 service = challenge.realm.partition("?")[0]
                 message = f"the token service {service} answered {answer.status} for {credential.identity}"
@@ -385,6 +386,13 @@ class Authenticator:
             token.expires_at = token.asked_at + max(lifetime * 0.9 - 1, lifetime * 0.5)
             succession.give(token)
             return token
+
+    def _ask(self, scopes: frozenset[str], credential: Credential, challenge: Challenge) -> Answer:
+        for request in token_requests(scopes, credential, challenge):
+            answer = self._transport.ask_token_service(*request)
+            if answer.status not in NO_POST:
+                break
+        return answer
 
     def close(self) -> None:
         """Forgets all tokens: what is shared with other sides and sessions ends with the last of them."""

@@ -37,8 +37,9 @@ from oci.prune.policy import Keep
 from oci.prune.survey import NOTE_TYPE, read_note
 from oci.receipts.receipt import Place, ReceivedImage, RelocationReceipt, Tool, _read_statement
 from oci.reference import parse_any, parse_store, parse_tag
+from oci.registry.credentials.credential import parse_challenges
 from oci.registry.credentials.keychains import _expiry
-from oci.registry.credentials.tokens import parse_challenges, read_token
+from oci.registry.credentials.tokens import read_token
 from oci.registry.endpoints import BASE, GET_TAGS
 from oci.registry.http import http1
 from oci.registry.http.answer import Answer

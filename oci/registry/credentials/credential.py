@@ -1,17 +1,36 @@
-"""A login of a registry, as a value, and places where logins are looked for."""
+"""The two halves of logging in (RFC 9110, 11.3 and 11.4): the challenge of a registry (`WWW-Authenticate`, 11.6.1), and
+the login that answers it, with the places where logins are looked for."""
 
 from __future__ import annotations
 
+import base64
 import copy
+import re
 import threading
 import time
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from typing import Protocol
+from urllib.parse import urlencode
 
 import msgspec
 
 from oci.errors import TransshipError
+from oci.registry.endpoints import Scope
 from oci.registry.http.origin import canonical_host
+
+NO_POST = frozenset({400, 401, 404, 405, 501})
+"""Of token services that take no refresh token by POST: ACR, Artifactory, Google, older ones. GET is asked then."""
+
+CLIENT_ID = "transship"
+
+CHALLENGE_LIMIT = 32 << 10
+"""Characters of a `WWW-Authenticate` that are read."""
+
+_SEPARATORS = re.compile(r"[\s,]*")
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VALUE = re.compile(r'\s*=\s*(?:"((?:[^"\\]|\\.)*)(?:"|$)|([^\s,"=][^\s,"]*))', re.DOTALL)
+_TOKEN68 = re.compile(r"[ \t]+[A-Za-z0-9\-._~+/]+=*(?=\s*(?:,|$))")
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
 
 class Credential(msgspec.Struct, frozen=True):
@@ -166,3 +185,119 @@ class Fixed:
     def find(self, registry: str, repository: str) -> Credential | None:
         del repository
         return self.credential if self._hosts is None or canonical_host(registry) in self._hosts else None
+
+
+def basic(username: str, password: str) -> str:
+    return f"Basic {base64.b64encode(f'{username}:{password}'.encode()).decode()}"
+
+
+class Challenge(msgspec.Struct, frozen=True):
+    """`scheme` is `basic` or `bearer`; names of parameters are in lower case."""
+
+    scheme: str
+    parameters: Mapping[str, str] = {}
+
+    @property
+    def realm(self) -> str:
+        return self.parameters.get("realm", "")
+
+    @property
+    def service(self) -> str:
+        return self.parameters.get("service", "")
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """Several scopes come in one parameter, space separated. docker-registry names the actions of a scope in any
+        order; sorted, the same scope is one."""
+        return frozenset(map(_sorted, self.parameters.get("scope", "").split()))
+
+
+def _sorted(scope: str) -> str:
+    subject, colon, actions = scope.rpartition(":")
+    return f"{subject}{colon}{','.join(sorted(actions.split(',')))}"
+
+
+def parse_challenges(text: str) -> list[Challenge]:
+    """The challenges of all headers, joined by commas, that we can answer, in the order given. A challenge of any other
+    scheme is skipped as a whole, with its token68 or its parameters. Values may be quoted or not, and an unquoted one
+    may have characters that belong in quotes (a URL, as some registries write it)."""
+    challenges: list[tuple[str, dict[str, str]]] = []
+    text = text[:CHALLENGE_LIMIT]
+    position = _end(_SEPARATORS, text, 0)
+    while position < len(text):
+        token = _TOKEN.match(text, position)
+        if token is None:
+            position = _end(_SEPARATORS, text, position + 1)
+            continue
+        value = _VALUE.match(text, token.end())
+        if value is not None:
+            if challenges:
+                quoted = value.group(1)
+                plain = _ESCAPED.sub(r"\1", quoted) if quoted is not None else value.group(2)
+                challenges[-1][1].setdefault(token.group().lower(), plain)
+            position = value.end()
+        else:
+            challenges.append((token.group().lower(), {}))
+            position = _end(_TOKEN68, text, token.end())
+        position = _end(_SEPARATORS, text, position)
+    return [Challenge(scheme, parameters) for scheme, parameters in challenges if scheme in ("basic", "bearer")]
+
+
+def strongest(challenges: list[Challenge]) -> Challenge | None:
+    """Bearer, when it names its token service, before Basic; None when there is neither."""
+    bearer = next((offer for offer in challenges if offer.scheme == "bearer" and offer.realm), None)
+    return bearer or next((offer for offer in challenges if offer.scheme == "basic"), None)
+
+
+def _end(pattern: re.Pattern[str], text: str, position: int) -> int:
+    match = pattern.match(text, position)
+    return match.end() if match is not None else position
+
+
+def scopes_to_ask(scopes: tuple[Scope, ...], offered: frozenset[str]) -> frozenset[str]:
+    """The scopes to ask for. A registry may name a repository otherwise than its path (Artifactory, a proxy with path
+    rules), or have scopes of its own (`aws` at ECR Public): its words are taken, but never for more actions than the
+    request needs, and for another repository only when the one name ends with the other."""
+    granted = set(map(str, scopes))
+    for scope in offered:
+        kind, _, named_scope = scope.partition(":")
+        name, _, actions = named_scope.rpartition(":")
+        if not named_scope:
+            granted.add(scope)
+        for needed in scopes:
+            if kind != "repository" or not needed.repository:
+                continue
+            if name == needed.repository:
+                # Old registries have no action of its own for a delete (distribution before 2.7).
+                granted |= {scope} if actions == "*" and "delete" in needed.actions else set()
+                continue
+            if name.endswith(f"/{needed.repository}") or needed.repository.endswith(f"/{name}"):
+                allowed = set(needed.actions.split(",")) & set(actions.split(","))
+                granted |= {f"repository:{name}:{','.join(sorted(allowed))}"} if allowed else set()
+    return frozenset(granted)
+
+
+def token_requests(
+    scopes: frozenset[str], credential: Credential, challenge: Challenge
+) -> Iterator[tuple[str, str, dict[str, str], dict[str, str]]]:
+    """Yields method, URL, headers and form of the requests that ask a token service for a token: a POST where there is
+    a refresh token, and the GET that is sent without one, or where the answer to the POST is one of NO_POST."""
+    realm, names = challenge.realm.partition("#")[0], sorted(scopes)
+    if credential.identity_token:
+        form = {
+            "grant_type": "refresh_token",
+            "service": challenge.service,
+            "client_id": CLIENT_ID,
+            "scope": " ".join(names),
+            "refresh_token": credential.identity_token,
+        }
+        yield "POST", realm, {}, form
+    query = [("service", challenge.service)] if challenge.service else []
+    query += [("scope", scope) for scope in names]
+    headers = {}
+    username = credential.username or ("<token>" if credential.identity_token else "")
+    if username:
+        query.append(("account", username))
+        headers["Authorization"] = basic(username, credential.password or credential.identity_token)
+    separator = "&" if "?" in realm else "?"
+    yield "GET", f"{realm}{separator}{urlencode(query)}", headers, {}

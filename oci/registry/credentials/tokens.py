@@ -1,117 +1,298 @@
-"""Tokens of a registry's token service: the challenge that names it (`WWW-Authenticate`; RFC 9110, 11.3 and 11.6.1;
-distribution's token specification), which scopes one is asked for and how, what the service answers, and those at
-hand."""
+"""Tokens of a registry's token service (distribution's token specification): what it answers, which are at hand, and in
+which order a login was given them: most live side by side, and some services end the older ones whenever they give
+another, of any repository or of the same."""
 
 from __future__ import annotations
 
-import base64
 import math
-import re
 import threading
 import time
-from collections.abc import Collection, Mapping
-from typing import Protocol
-from urllib.parse import urlencode
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import ClassVar
+from weakref import WeakValueDictionary
 
 import msgspec
 
 from oci.descriptor import parse_json
-from oci.registry.credentials.credential import Credential
-from oci.registry.credentials.succession import Token, covers
 from oci.registry.endpoints import Scope
-from oci.registry.http.answer import Answer
-
-CHALLENGE_LIMIT = 32 << 10
-"""Characters of a `WWW-Authenticate` that are read."""
-
-_SEPARATORS = re.compile(r"[\s,]*")
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_VALUE = re.compile(r'\s*=\s*(?:"((?:[^"\\]|\\.)*)(?:"|$)|([^\s,"=][^\s,"]*))', re.DOTALL)
-_TOKEN68 = re.compile(r"[ \t]+[A-Za-z0-9\-._~+/]+=*(?=\s*(?:,|$))")
-_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
-
-CLIENT_ID = "transship"
 
 LONGEST_LIFETIME = 24 * 3600.0
 """Seconds that a token is used at most, whatever its service says."""
 
-_REMEMBERED = 500
+_HEADERS = 500
 """Authorization headers that are remembered: where each request needs a token of its own, there are many."""
 
 _DEFAULT_LIFETIME = 60.0
 """Seconds, where a token service doesn't say (distribution's token specification)."""
 
-_NO_POST = frozenset({400, 401, 404, 405, 501})
-"""Of token services that take no refresh token by POST: ACR, Artifactory, Google, older ones. GET is asked then."""
+SCOPES = 25
+"""Repositories that one token is asked for: some 1,500 characters of a URL."""
+
+TURN = 3.0
+"""Times as long as it took to fetch a token, it has to be good for a request before another takes its place."""
+
+LONGEST_TURN = 1.0
+"""Seconds, at the most."""
+
+PATIENCE = 4
+"""Fresh tokens that may be refused in a row for what earlier ones were good for: another process may end them."""
+
+_REMEMBERED = 100
+"""Tokens that are looked at when another one is given."""
+
+_STRIKES = 2
+"""Tokens that ended when another was given, before there is only one at a time: one may by chance."""
 
 
-class Challenge(msgspec.Struct, frozen=True):
-    """`scheme` is `basic` or `bearer`; names of parameters are in lower case."""
+def read_token(data: bytes) -> tuple[str, float]:
+    """Returns the token that a service answered with, and its lifetime in seconds. Raises ValueError."""
+    try:
+        body = parse_json(data)
+        value = body.get("token") or body.get("access_token")
+        lifetime = float(body.get("expires_in") or _DEFAULT_LIFETIME)
+    except (TypeError, AttributeError, OverflowError) as error:
+        raise ValueError("it is no answer of a token service") from error
+    if not isinstance(value, str) or not value or not value.isascii() or not value.isprintable():
+        raise ValueError("it has no token that a header could hold")
+    if not math.isfinite(lifetime):
+        raise ValueError("its token lives for ever")
+    return value, min(lifetime if lifetime > 0 else _DEFAULT_LIFETIME, LONGEST_LIFETIME)
 
-    scheme: str
-    parameters: Mapping[str, str] = {}
+
+class Token(msgspec.Struct, eq=False):
+    """A token that is asked for, and has a value once it is given. All times are on the monotonic clock."""
+
+    scopes: frozenset[str]
+    succession: Succession
+    asked_at: float
+    given_at: float = math.inf
+    value: str = ""
+    expires_at: float = 0.0
+    uses: int = 1
+    """Requests that it was taken for."""
+
+    accepted: int = 0
+    """Requests that it was good for, as far as their answers are here."""
+
+    refusals: int = 0
+    good_for: set[Scope] = msgspec.field(default_factory=set)
+    newer_at: float = 0.0
+    """When a token that was asked for after this one was given was there; 0 as long as this is the newest."""
+
+    rival_at: float = 0.0
+    """When such a token for one of its repositories was there."""
+
+    is_only: bool = False
+    """Was it given when there was one token at a time?"""
 
     @property
-    def realm(self) -> str:
-        return self.parameters.get("realm", "")
+    def was_never_good(self) -> bool:
+        """Whether each request that it was taken for was refused: no request can have used it up."""
+        return not self.accepted and self.refusals >= self.uses
 
-    @property
-    def service(self) -> str:
-        return self.parameters.get("service", "")
+    def serves(self, scopes: Collection[str]) -> bool:
+        """Whether it lives, and covers all of the scopes."""
+        return self.expires_at > time.monotonic() and all(covers(self.scopes, scope) for scope in scopes)
 
-    @property
-    def scopes(self) -> frozenset[str]:
-        """Several scopes come in one parameter, space separated. docker-registry names the actions of a scope in any
-        order; sorted, the same scope is one."""
-        return frozenset(map(_sorted, self.parameters.get("scope", "").split()))
+    def rivals(self, other: Token) -> bool:
+        """Whether both are for one repository: `repository:a/b` of `repository:a/b:pull`."""
+        subjects = {scope.rpartition(":")[0] or scope for scope in self.scopes}
+        return any((scope.rpartition(":")[0] or scope) in subjects for scope in other.scopes)
 
-
-def _sorted(scope: str) -> str:
-    subject, colon, actions = scope.rpartition(":")
-    return f"{subject}{colon}{','.join(sorted(actions.split(',')))}"
+    def __repr__(self) -> str:
+        return f"Token({sorted(self.scopes)})"
 
 
-def parse_challenges(text: str) -> list[Challenge]:
-    """The challenges of all headers, joined by commas, that we can answer, in the order given. A challenge of any other
-    scheme is skipped as a whole, with its token68 or its parameters. Values may be quoted or not, and an unquoted one
-    may have characters that belong in quotes (a URL, as some registries write it)."""
-    challenges: list[tuple[str, dict[str, str]]] = []
-    text = text[:CHALLENGE_LIMIT]
-    position = _end(_SEPARATORS, text, 0)
-    while position < len(text):
-        token = _TOKEN.match(text, position)
-        if token is None:
-            position = _end(_SEPARATORS, text, position + 1)
-            continue
-        value = _VALUE.match(text, token.end())
-        if value is not None:
-            if challenges:
-                quoted = value.group(1)
-                plain = _ESCAPED.sub(r"\1", quoted) if quoted is not None else value.group(2)
-                challenges[-1][1].setdefault(token.group().lower(), plain)
-            position = value.end()
+class Succession:
+    """Safe from any thread. All sides and sessions of this process share it: a service that ends older tokens doesn't
+    ask whose they were.
+
+    A token that is refused before its time ended either by a newer one, or it was good for so many requests, or it is
+    refused for what was asked with it. Only the first is mended by one token for all, so that is tried when tokens that
+    no request has used up are refused, and proven when the only token is good for what was refused.
+    """
+
+    _shared: ClassVar[WeakValueDictionary[Hashable, Succession]] = WeakValueDictionary()
+    _sharing = threading.Lock()
+
+    def __init__(self) -> None:
+        self.alone = False
+        """Is one token at a time used, for all repositories?"""
+        self.verdict: bool | None = None
+        """Does a new token end the older ones? None as long as it isn't known."""
+        self.current: Token | None = None
+        """The only token, as long as it is good."""
+        self.fetching = threading.Lock()
+        """Held by the thread that fetches the only token."""
+        self._lock = threading.Lock()
+        self._used = threading.Condition()
+        self._latest: tuple[Token, ...] = ()
+        self._scopes: dict[str, frozenset[str]] = {}
+        """Actions by what they are for; what was wanted last is at the end."""
+        self.mixes = True
+        """False where the service refuses several scopes at once (GitLab): tokens take turns."""
+        self._good_for: set[Scope] = set()
+        """What tokens were good for."""
+        self._refused: dict[Scope, set[str]] = {}
+        """Tokens that were refused for it since one was good for it, though none may have ended them."""
+        self._outlived = False
+        """A token was good for a request that began after a newer one was given."""
+        self._rival_outlived = False
+        self._strikes = 0
+        self._missed: set[Scope] = set()
+        """What was refused with tokens that may have ended when another was given."""
+
+    @classmethod
+    def of(cls, key: Hashable) -> Succession:
+        """Returns the one of a login at a token service."""
+        with cls._sharing:
+            return cls._shared.setdefault(key, cls())
+
+    def know(self) -> None:
+        """Takes over from an earlier run that there is one token at a time."""
+        self.alone = self.verdict = True
+
+    @contextmanager
+    def asking(self, scopes: frozenset[str]) -> Iterator[Token]:
+        """While the block runs, the service is asked for a token: older ones may have ended before it is here."""
+        token = Token(scopes, self, time.monotonic())
+        with self._lock:
+            self._latest = (*self._latest[-_REMEMBERED:], token)
+        try:
+            yield token
+        finally:
+            if token.given_at == math.inf:
+                with self._lock:
+                    self._latest = tuple(other for other in self._latest if other is not token)
+
+    def give(self, token: Token) -> None:
+        """Takes in that the service gave a token."""
+        now = time.monotonic()
+        with self._lock:
+            for other in () if self._rival_outlived else self._latest:
+                if other.value != token.value and other.given_at <= token.asked_at:
+                    other.newer_at = other.newer_at or now
+                    other.rival_at = other.rival_at or now * token.rivals(other)
+            token.given_at, token.is_only = now, self.alone
+            self.current = token if self.alone and not self._others_since(token) else None
+
+    def _others_since(self, token: Token) -> list[Token]:
+        """Tokens that were given since it was asked for, or are asked for now: of two that are fetched at the same
+        time, either may be the newer."""
+        return [other for other in self._latest if other.given_at > token.asked_at and other.value != token.value]
+
+    def may_have_ended(self, token: Token) -> bool:
+        """Whether a token may have ended because another was given since, or is being given."""
+        others = () if self._rival_outlived else self._others_since(token)
+        return any(not self._outlived or token.rivals(other) for other in others)
+
+    def accept(self, token: Token, scope: Scope, started: float) -> None:
+        """Takes in that a token was good for a request that began at a moment of the monotonic clock."""
+        token.good_for.add(scope)
+        if token.accepted:
+            token.accepted += 1
         else:
-            challenges.append((token.group().lower(), {}))
-            position = _end(_TOKEN68, text, token.end())
-        position = _end(_SEPARATORS, text, position)
-    return [Challenge(scheme, parameters) for scheme, parameters in challenges if scheme in ("basic", "bearer")]
+            with self._used:
+                token.accepted = 1
+                self._used.notify_all()
+        if token.newer_at and started > token.newer_at and not (self.verdict or self._rival_outlived):
+            is_rival = 0 < token.rival_at < started
+            if is_rival or not self._outlived:
+                with self._lock:
+                    self._outlived, self._rival_outlived = True, is_rival
+                    self._strikes, self.alone = 0, False
+        self._good_for.add(scope)
+        if self.alone:
+            self._refused.pop(scope, None)
+            if not self.verdict and token is self.current and scope in self._missed:
+                self.verdict = True
+
+    def refuse(self, token: Token, scope: Scope) -> None:
+        """Takes in that a token was refused."""
+        with self._lock:
+            token.refusals += 1
+            if token.refusals == token.uses and token.was_never_good and self.may_have_ended(token):
+                self._missed.add(scope)
+                self._strikes += 1
+                self.alone = self.alone or self._strikes >= _STRIKES
+
+    def end_by_itself(self, ended: Sequence[Token]) -> None:
+        """Takes in the last tokens that ended although no other was given. Where this run has seen that a new one ends
+        the older ones, another process does. Else it is how they are: twice while that is tried, or twice after so many
+        requests where an earlier run has seen it."""
+        if not self.alone or len(ended) < 2 or not all(token.is_only for token in ended):
+            return
+        is_seen = self.verdict and self._missed
+        if not is_seen and (not self.verdict or ended[0].accepted == ended[1].accepted):
+            with self._lock:
+                self.alone = self.verdict = False
+                self._strikes = 0
+                self._missed.clear()
+
+    def denies(self, token: Token, scope: Scope) -> bool:
+        """Whether the only token is refused for what none was ever good for, or the last ones were not good for; and
+        remembers that. A token that is being fetched may have ended it."""
+        with self.fetching:
+            if token is self.current and not self.may_have_ended(token):
+                self._refused.setdefault(scope, set()).add(token.value)
+            refusals = len(self._refused.get(scope, ()))
+            return refusals > (PATIENCE if scope in self._good_for else 0)
+
+    def drop(self, token: Token) -> None:
+        with self._lock:
+            if token is self.current:
+                self.current = None
+
+    def want(self, scopes: Iterable[str]) -> None:
+        """Says which scopes the only token has to cover from now on."""
+        with self._lock:
+            for scope in scopes:
+                subject, _, actions = scope.rpartition(":")
+                if not subject:  # `aws` at ECR Public
+                    continue
+                self._scopes[subject] = self._scopes.pop(subject, frozenset()) | set(actions.split(","))
+
+    def forget(self, scopes: Iterable[str]) -> None:
+        """The service refuses these scopes, also when they are asked for alone."""
+        with self._lock:
+            self.mixes = True
+            for scope in scopes:
+                self._scopes.pop(scope.rpartition(":")[0], None)
+
+    def union(self, scopes: frozenset[str]) -> frozenset[str]:
+        """The scopes to ask for: the given, and those that were wanted last."""
+        if not self.mixes:
+            return scopes
+        with self._lock:
+            last = list(self._scopes.items())[-SCOPES:]
+        union = frozenset(f"{subject}:{','.join(sorted(actions))}" for subject, actions in last)
+        return union | {scope for scope in scopes if not covers(union, scope)}
+
+    def at_hand(self, scopes: Collection[str]) -> Token | None:
+        """The only token, where it covers the scopes."""
+        token = self.current
+        return token if token is not None and token.serves(scopes) else None
+
+    def wait_for_use(self) -> None:
+        """Waits until the only token was good for a request, or for a moment: tokens that end each other before any
+        request comes through would get nowhere."""
+        token = self.current
+        if token is not None:
+            turn = min(LONGEST_TURN, TURN * (token.given_at - token.asked_at))
+            with self._used:
+                self._used.wait_for(lambda: token.accepted or token is not self.current, turn)
 
 
-def strongest(challenges: list[Challenge]) -> Challenge | None:
-    """Bearer, when it names its token service, before Basic; None when there is neither."""
-    bearer = next((offer for offer in challenges if offer.scheme == "bearer" and offer.realm), None)
-    return bearer or next((offer for offer in challenges if offer.scheme == "basic"), None)
-
-
-def _end(pattern: re.Pattern[str], text: str, position: int) -> int:
-    match = pattern.match(text, position)
-    return match.end() if match is not None else position
-
-
-class TokenService(Protocol):
-    """Sends one request to a token service, with the transport's retries, and gives its answer whatever it is."""
-
-    def __call__(self, method: str, url: str, headers: Mapping[str, str], form: Mapping[str, str]) -> Answer: ...
+def covers(granted: frozenset[str], scope: str) -> bool:
+    """Is `repository:a/b:pull` among the granted, perhaps as `repository:a/b:pull,push`?"""
+    if scope in granted:
+        return True
+    name, _, actions = scope.rpartition(":")
+    needed = set(actions.split(","))
+    return any(
+        name == other.rpartition(":")[0] and needed <= set(other.rpartition(":")[2].split(",")) for other in granted
+    )
 
 
 class Sent(msgspec.Struct):
@@ -143,22 +324,19 @@ class Tokens:
 
     def at_hand(self, scopes: Collection[str]) -> Token | None:
         """A token that covers the scopes, taken for one more request."""
-        now = time.monotonic()
         with self._lock:
             uses = self.uses
             if uses:
                 self._tokens = [token for token in self._tokens if token.uses < uses]
-            for token in self._tokens:
-                if token.expires_at > now and all(covers(token.scopes, scope) for scope in scopes):
-                    token.uses += 1
-                    return token
-        return None
+            token = next((token for token in self._tokens if token.serves(scopes)), None)
+            if token is not None:
+                token.uses += 1
+            return token
 
     def keep(self, token: Token) -> Token:
         with self._lock:
             now = time.monotonic()
-            self._tokens = [kept_token for kept_token in self._tokens if kept_token.expires_at > now]
-            self._tokens.append(token)
+            self._tokens = [*(other for other in self._tokens if other.expires_at > now), token]
         return token
 
     def drop(self, header: str, scope: Scope) -> None:
@@ -169,16 +347,15 @@ class Tokens:
             token = sent.grant if sent is not None else None
             if token is None or not (token in self._tokens or token is token.succession.current):
                 return
-            self._tokens = [kept_token for kept_token in self._tokens if kept_token is not token]
+            self._tokens = [other for other in self._tokens if other is not token]
             succession = token.succession
             succession.drop(token)
             was_good = token.accepted > 0
             if succession.alone:
                 was_good = scope in token.good_for and not succession.may_have_ended(token)
-            if not was_good or token.expires_at <= time.monotonic():
-                return
-            self._ended = (*self._ended[-1:], token)
-            succession.end_by_itself(self._ended)
+            if was_good and token.expires_at > time.monotonic():
+                self._ended = (*self._ended[-1:], token)
+                succession.end_by_itself(self._ended)
 
     def send(self, header: str, identity: str, token: Token | None) -> bool:
         """Notes that a header is sent. True when that is news."""
@@ -188,73 +365,6 @@ class Tokens:
             return False
         with self._lock:
             self.sent[header] = Sent(identity, time.monotonic() if record is None else record.since, token)
-            if len(self.sent) > _REMEMBERED:
+            if len(self.sent) > _HEADERS:
                 del self.sent[next(iter(self.sent))]
         return True
-
-
-def basic(username: str, password: str) -> str:
-    return f"Basic {base64.b64encode(f'{username}:{password}'.encode()).decode()}"
-
-
-def scopes_to_ask(scopes: tuple[Scope, ...], offered: frozenset[str]) -> frozenset[str]:
-    """The scopes to ask for. A registry may name a repository otherwise than its path (Artifactory, a proxy with path
-    rules), or have scopes of its own (`aws` at ECR Public): its words are taken, but never for more actions than the
-    request needs, and for another repository only when the one name ends with the other."""
-    granted = set(map(str, scopes))
-    for scope in offered:
-        kind, _, named_scope = scope.partition(":")
-        name, _, actions = named_scope.rpartition(":")
-        if not named_scope:
-            granted.add(scope)
-        for needed in scopes:
-            if kind != "repository" or not needed.repository:
-                continue
-            if name == needed.repository:
-                # Old registries have no action of its own for a delete (distribution before 2.7).
-                granted |= {scope} if actions == "*" and "delete" in needed.actions else set()
-                continue
-            if name.endswith(f"/{needed.repository}") or needed.repository.endswith(f"/{name}"):
-                allowed = set(needed.actions.split(",")) & set(actions.split(","))
-                granted |= {f"repository:{name}:{','.join(sorted(allowed))}"} if allowed else set()
-    return frozenset(granted)
-
-
-def ask(service: TokenService, scopes: frozenset[str], credential: Credential, challenge: Challenge) -> Answer:
-    """Asks a token service for a token, by POST where there is a refresh token, and gives its answer."""
-    realm, names = challenge.realm.partition("#")[0], sorted(scopes)
-    if credential.identity_token:
-        form = {
-            "grant_type": "refresh_token",
-            "service": challenge.service,
-            "client_id": CLIENT_ID,
-            "scope": " ".join(names),
-            "refresh_token": credential.identity_token,
-        }
-        answer = service("POST", realm, {}, form)
-        if answer.status not in _NO_POST:
-            return answer
-    query = [("service", challenge.service)] if challenge.service else []
-    query += [("scope", scope) for scope in names]
-    headers = {}
-    username = credential.username or ("<token>" if credential.identity_token else "")
-    if username:
-        query.append(("account", username))
-        headers["Authorization"] = basic(username, credential.password or credential.identity_token)
-    separator = "&" if "?" in realm else "?"
-    return service("GET", f"{realm}{separator}{urlencode(query)}", headers, {})
-
-
-def read_token(data: bytes) -> tuple[str, float]:
-    """Returns the token that a service answered with, and its lifetime in seconds. Raises ValueError."""
-    try:
-        body = parse_json(data)
-        value = body.get("token") or body.get("access_token")
-        lifetime = float(body.get("expires_in") or _DEFAULT_LIFETIME)
-    except (TypeError, AttributeError, OverflowError) as error:
-        raise ValueError("it is no answer of a token service") from error
-    if not isinstance(value, str) or not value or not value.isascii() or not value.isprintable():
-        raise ValueError("it has no token that a header could hold")
-    if not math.isfinite(lifetime):
-        raise ValueError("its token lives for ever")
-    return value, min(lifetime if lifetime > 0 else _DEFAULT_LIFETIME, LONGEST_LIFETIME)

@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 
 from oci.errors import NotFound, StoreError, Unauthorized
-from oci.registry.credentials.credential import Credential
-from oci.registry.credentials.tokens import CHALLENGE_LIMIT as LIMIT
-from oci.registry.credentials.tokens import parse_challenges, strongest
+from oci.registry.credentials.credential import CHALLENGE_LIMIT as LIMIT
+from oci.registry.credentials.credential import Credential, parse_challenges, strongest
 from tests.oci.registry.conftest import Client
 from tests.servers.http_server import LoopbackServer, QuietHandler
 

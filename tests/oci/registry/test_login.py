@@ -15,8 +15,7 @@ import pytest
 from oci.descriptor import Descriptor
 from oci.digest import digest_of
 from oci.errors import Cancelled, Denied, InvalidInput, RateLimited, Refused, StoreError, Unauthorized, Unavailable
-from oci.registry.credentials.credential import Credential
-from oci.registry.credentials.tokens import parse_challenges
+from oci.registry.credentials.credential import Credential, parse_challenges
 from oci.store import reader_of
 from tests.faults.proxy import Fault, FaultProxy
 from tests.oci.registry.conftest import Client

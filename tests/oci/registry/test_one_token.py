@@ -15,7 +15,7 @@ from oci.descriptor import Descriptor
 from oci.digest import digest_of
 from oci.errors import StoreError, Unauthorized
 from oci.registry.credentials.credential import Credential
-from oci.registry.credentials.succession import PATIENCE, Succession
+from oci.registry.credentials.tokens import PATIENCE, Succession
 from oci.registry.endpoints import Scope
 from oci.registry.profiles import ENDS_OLDER
 from oci.registry.state import State
