@@ -174,8 +174,8 @@ class MirrorRun(Run):
 
     def undelivered(self, item: WorkItem) -> WorkItem:
         """Returns the item without the destinations that have it by now."""
-        in_place = [key for key, outcome in self.outcomes.items() if outcome.status == DONE]
-        return item.without({destination for source, destination in in_place if source == item.source})
+        outcomes = (self.outcomes.get((item.source, target.destination)) for target in item.targets)
+        return item.without({outcome.destination for outcome in outcomes if outcome and outcome.status == DONE})
 
     def fail(self, items: Iterable[WorkItem], error: TransshipError) -> None:
         """Notes that the task run of these items failed, so that the report has a failure for it: the targets without
@@ -248,15 +248,12 @@ async def mirror_image(title: str, images: list[WorkKey], destinations: list[str
     What became of each is kept in the run, failed ones included; then the first failure is raised, or an Incomplete.
     """
     run = current(MirrorRun)
-    failures: list[TransshipError] = []
-    carried: list[ItemOutcome] = []
-    for image in images:
-        for outcome in await run.carry(run.undelivered(run.item(image))):
-            carried.append(outcome)
-            if outcome.status != DONE:
-                failures.append(
-                    StoreError(outcome.error, subject=", ".join(outcome.names), retryable=outcome.retryable)
-                )
+    carried = [outcome for image in images for outcome in await run.carry(run.undelivered(run.item(image)))]
+    failures = [
+        StoreError(outcome.error, subject=", ".join(outcome.names), retryable=outcome.retryable)
+        for outcome in carried
+        if outcome.status != DONE
+    ]
     if len(failures) > 1:
         raise Incomplete(f"{len(failures)} of {len(carried)} failed, the first: {failures[0]}", failures)
     if failures:

@@ -39,13 +39,6 @@ _WHOLE = frozenset({"schedule"})
 """Groups that a mirror has from the defaults as a whole or not at all: their fields exclude each other."""
 
 
-class Problem(msgspec.Struct, frozen=True):
-    """Without a message, what was said elsewhere already."""
-
-    path: Path
-    message: str = ""
-
-
 def read_config(path: str, environment: Mapping[str, str] | None = None) -> MirrorsConfig:
     """Raises InvalidDocument, naming the file, the line and the path of each thing that is wrong; UnusableFile
     for a file that can't be read. `environment` is where variables come from, by default the process's."""
@@ -125,15 +118,16 @@ class _Reader:
     """Makes options of plain values, and collects what is wrong: whatever is made beside a problem isn't used."""
 
     def __init__(self) -> None:
-        self.problems: list[Problem] = []
+        self.problems: list[tuple[Path, str]] = []
+        """Without a message, what was said elsewhere already."""
 
     def wrong(self, path: Path, message: str = "") -> None:
-        self.problems.append(Problem(path, message))
+        self.problems.append((path, message))
 
     def checked(self, options: O | None) -> O:
         if options is None or self.problems:
             shown = self.problems[:_SHOWN_PROBLEMS]
-            raise InvalidInput("\n".join(f"{_shown(problem.path)}: {problem.message}" for problem in shown))
+            raise InvalidInput("\n".join(f"{_shown(path)}: {message}" for path, message in shown))
         return options
 
     def config(self, value: Mapping[str, Any]) -> MirrorsConfig | None:
@@ -270,17 +264,18 @@ def _plain(message: str) -> str:
 # What is said.
 
 
-def _invalid(located: Located, problems: Sequence[Problem]) -> InvalidDocument:
+def _invalid(located: Located, problems: Sequence[tuple[Path, str]]) -> InvalidDocument:
     """What a mirror has from `defaults` is wrong there, once, and not in each mirror."""
-    wrong_defaults = {problem.path[1:] for problem in problems if problem.path[:1] == ("defaults",)}
+    wrong_defaults = {path[1:] for path, _ in problems if path[:1] == ("defaults",)}
     messages: dict[str, None] = {}
-    for problem in filter(lambda each: each.message, problems):
-        path = problem.path
+    for where, message in problems:
+        path = where
         if path[:1] == ("mirrors",) and path[:3] not in located.lines and len(path) > 2:
             if path[2:] in wrong_defaults:
                 continue
             path = ("defaults", *path[2:]) if ("defaults", *path[2:3]) in located.lines else path
-        messages[f"{located.at(path)}: {_shown(path)}: {problem.message}"] = None
+        if message:
+            messages[f"{located.at(path)}: {_shown(path)}: {message}"] = None
     lines = list(messages)
     shown = lines[:_SHOWN_PROBLEMS]
     if len(lines) > len(shown):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from msgspec import Struct
@@ -55,7 +56,14 @@ def execute(
     """
     policy = replace(plan.keep.and_also(keep or Keep()), nothing=plan.keep.nothing)
     again, listed, kept_tags = look(session, plan.store, policy, grace=plan.grace, now=now, extra=plan.by_digest)
-    work = _Work(session, again, listed, kept_tags, on_deleted)
+    work = _Work(
+        session=session,
+        store=session.destination(plan.store),
+        again=again,
+        listed=listed,
+        kept_tags=kept_tags,
+        on_deleted=on_deleted,
+    )
     chosen = work.compare(plan)
     tags = work.compare_tags(plan)
     if chosen or tags:
@@ -78,36 +86,29 @@ def execute(
     )
 
 
+@dataclass(kw_only=True)
 class _Work:
-    """One execution, and how it went so far."""
+    """One execution, and how it went so far. `again` is the new plan; `listed` and `kept_tags` are what `look` gave
+    with it."""
 
-    def __init__(
-        self,
-        session: Session,
-        again: PrunePlan,
-        listed: Collection[str],
-        kept_tags: Mapping[str, Digest | None],
-        on_deleted: Callable[[str], None],
-    ) -> None:
-        """`again` is the new plan; `listed` and `kept_tags` are what `look` gave with it."""
-        self.store = session.destination(again.store)
-        self.deleted: list[Deleted] = []
-        self.untagged: list[str] = []
-        self.skipped: list[Remaining] = []
-        self.refused: list[Remaining] = []
-        self.failed: list[Remaining] = []
-        self.gone = 0
-        self._session = session
-        self._again = again
-        self._listed = listed
-        self._kept_tags = kept_tags
-        self._on_deleted = on_deleted
+    session: Session
+    store: Destination
+    again: PrunePlan
+    listed: Collection[str]
+    kept_tags: Mapping[str, Digest | None]
+    on_deleted: Callable[[str], None]
+    deleted: list[Deleted] = field(default_factory=list)
+    untagged: list[str] = field(default_factory=list)
+    skipped: list[Remaining] = field(default_factory=list)
+    refused: list[Remaining] = field(default_factory=list)
+    failed: list[Remaining] = field(default_factory=list)
+    gone: int = 0
 
     def compare(self, plan: PrunePlan) -> list[UnwantedManifest]:
         """Returns what the plan has and what is so still. A manifest stays while anything stays that lists it."""
         chosen: dict[Digest, UnwantedManifest] = {}
         planned = {manifest.digest: manifest for manifest in plan.due_manifests}
-        for manifest in self._again.manifests:
+        for manifest in self.again.manifests:
             before = planned.pop(manifest.digest, None)
             if before is None:
                 continue
@@ -128,7 +129,7 @@ class _Work:
         return list(chosen.values())
 
     def compare_tags(self, plan: PrunePlan) -> list[UnwantedTag]:
-        now = {(tag.tag, tag.digest): tag for tag in self._again.due_tags}
+        now = {(tag.tag, tag.digest): tag for tag in self.again.due_tags}
         chosen = []
         for tag in plan.due_tags:
             if (tag.tag, tag.digest) in now:
@@ -146,9 +147,9 @@ class _Work:
         couldn't be deleted stays."""
         pending = {manifest.digest: manifest for manifest in chosen}
         stuck: set[Digest] = set()
-        at_once = max(_AT_ONCE, 4 * len(self._kept_tags))
+        at_once = max(_AT_ONCE, 4 * len(self.kept_tags))
         while pending:
-            self._session.cancel.check()
+            self.session.cancel.check()
             if reason := self._changed_meanwhile():
                 self.skipped.extend(Remaining(subject=str(manifest), reason=reason) for manifest in pending.values())
                 return
@@ -157,10 +158,10 @@ class _Work:
             going = [manifest for manifest in free if manifest not in blocked]
             for manifest in blocked:
                 self.failed.append(Remaining(subject=str(manifest), reason="what lists it could not be deleted"))
-            for manifest, error in zip(going, self._session.workers.map(self._delete, going), strict=True):
+            for manifest, error in zip(going, self.session.workers.map(self._delete, going), strict=True):
                 if error is None:
                     self.deleted.append(Deleted(digest=manifest.digest, kind=manifest.kind, tags=manifest.tags))
-                    self._on_deleted(str(manifest))
+                    self.on_deleted(str(manifest))
                     continue
                 stuck.add(manifest.digest)
                 if isinstance(error, str):
@@ -176,12 +177,12 @@ class _Work:
         shows something else by now."""
         if not self.store.name.registry:  # the folder is of one program at a time
             return ""
-        new = [tag for tag in Survey(self._session, self.store).listed() if tag not in self._listed]
+        new = [tag for tag in Survey(self.session, self.store).listed() if tag not in self.listed]
         if new:
             return f"the tag {min(new)} was pushed meanwhile; run it again"
-        heads = self._session.workers.map(self.store.head_manifest, self._kept_tags)
-        for tag, shown in zip(self._kept_tags, heads, strict=True):
-            if (shown.digest if shown else None) != self._kept_tags[tag]:
+        heads = self.session.workers.map(self.store.head_manifest, self.kept_tags)
+        for tag, shown in zip(self.kept_tags, heads, strict=True):
+            if (shown.digest if shown else None) != self.kept_tags[tag]:
                 return f"the tag {tag}, which is kept, has moved meanwhile; run it again"
         return ""
 
@@ -220,7 +221,7 @@ class _Work:
         """One by one. The first is looked at closely, though a manifest made for it was tried before; nothing follows a
         tag that took its manifest along."""
         for number, tag in enumerate(tags):
-            self._session.cancel.check()
+            self.session.cancel.check()
             try:
                 self._untag(tag, look=number == 0)
             except NotFound:
@@ -251,7 +252,7 @@ class _Work:
                 operation="deleting the tag",
             )
         self.untagged.append(unwanted.tag)
-        self._on_deleted(unwanted.tag)
+        self.on_deleted(unwanted.tag)
 
     def _pushed_again(self, manifest: Manifest, tag: str) -> bool:
         """Tried twice: nothing else brings back what was deleted by mistake."""
@@ -264,13 +265,13 @@ class _Work:
     def clean_up(self) -> int:
         """Sweeps a layout folder, and leaves out of the note what is done, and without a grace period what was never
         to be remembered. Returns the bytes that the deleted manifests leave unused."""
-        again, digests = self._again, {deleted.digest for deleted in self.deleted}
+        again, digests = self.again, {deleted.digest for deleted in self.deleted}
         manifests = sum(manifest.size for manifest in again.manifests if manifest.digest in digests)
         swept = self.store.sweep({blob for digest in digests for blob, _ in again.by_digest[digest].blobs})
         keeps_note = again.grace or self.failed
         noted = again if keeps_note else replace(again, manifests=(), tags=())
         with suppress(StoreError):  # a stale note names what is gone, and the next plan finds that out
-            remember(self._session, self.store.name, noted, gone=digests, untagged=self.untagged)
+            remember(self.session, self.store.name, noted, gone=digests, untagged=self.untagged)
         return bytes_freed(again.manifests, digests) if swept is None else manifests + swept
 
 

@@ -55,19 +55,16 @@ file_flag = click.option("-f", "--file", "path", default=_FILE, show_default=Tru
 audit_flag = boolean("--audit", help="Ask for immutable tags as well, and tell when one has moved at its source.")
 
 
+names_argument = click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=_complete_name)
+only_flag = click.option(
+    "--only",
+    default="",
+    help="Look at nothing but what this file names: a report with failures, or REGISTRY/REPOSITORY:TAG a line.",
+)
+
+
 def mirror_flags(command: F) -> F:
-    options = (
-        click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=_complete_name),
-        file_flag,
-        click.option(
-            "--only",
-            default="",
-            help="Look at nothing but what this file names: a report with failures, or REGISTRY/REPOSITORY:TAG a line.",
-        ),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return names_argument(file_flag(only_flag(command)))
 
 
 @dataclass(frozen=True, slots=True)

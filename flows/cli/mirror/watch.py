@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -122,35 +122,28 @@ class _State:
     ended: datetime | None = None
 
 
+@dataclass(kw_only=True)
 class Watch:
     """Runs each mirror when it is due. Safe from any thread; `loop` is the thread that begins runs."""
 
-    def __init__(
-        self,
-        *,
-        interval: timedelta,
-        jitter: timedelta = timedelta(),
-        metrics_file: str = "",
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> None:
-        self._run: Batch | None = None
-        self._interval = interval
-        self._jitter = jitter.total_seconds()
-        self._metrics_file = metrics_file
-        self._now = now
-        self._lock = threading.Lock()
-        self._wake = threading.Event()
-        self._draining = False
-        self._states: dict[str, _State] = {}
-        self._running: set[str] = set()
-        """Mirrors, watched or not any more."""
-        self._batches: set[threading.Thread] = set()
-        self._numbers: dict[str, RunMetrics] = {}
-        """Of the last runs, by mirror; those of a namespace by each of its repositories."""
+    interval: timedelta
+    jitter: timedelta = timedelta()
+    metrics_file: str = ""
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    _run: Batch | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _wake: threading.Event = field(default_factory=threading.Event)
+    _draining: bool = False
+    _states: dict[str, _State] = field(default_factory=dict)
+    _running: set[str] = field(default_factory=set)
+    """Mirrors, watched or not any more."""
+    _batches: set[threading.Thread] = field(default_factory=set)
+    _numbers: dict[str, RunMetrics] = field(default_factory=dict)
+    """Of the last runs, by mirror; those of a namespace by each of its repositories."""
 
     def use(self, mirrors: Sequence[Mirror], run: Batch) -> None:
         """Watches these from now on, and no others; `run` is for batches of them. What runs goes on."""
-        now = self._now()
+        now = self.now()
         with self._lock:
             self._run = run
             before, self._states = self._states, {}
@@ -171,7 +164,7 @@ class Watch:
     def loop(self) -> None:
         while not self._draining:
             self._begin()
-            now = self._now()
+            now = self.now()
             with self._lock:
                 pauses = [(state.due - now).total_seconds() for state in self._states.values() if state.due is not None]
             self._wake.wait(max(0.0, min([_LONGEST_WAIT, *pauses])))
@@ -182,13 +175,13 @@ class Watch:
     def late(self) -> list[str]:
         """The mirrors whose last run didn't end within two of their intervals; those without a schedule of their own
         until their first run has ended."""
-        late, now = [], self._now()
+        late, now = [], self.now()
         with self._lock:
             for name, state in self._states.items():
                 first = self._next(state.mirror, state.ended or state.since)
                 second = self._next(state.mirror, first) if first else None
                 never_ran = state.ended is None and state.mirror.schedule is None
-                if never_ran or (second is not None and now > second + timedelta(seconds=self._jitter)):
+                if never_ran or (second is not None and now > second + self.jitter):
                     late.append(name)
         return late
 
@@ -198,7 +191,7 @@ class Watch:
         return exposition(*runs)
 
     def _begin(self) -> None:
-        now = self._now()
+        now = self.now()
         with self._lock:
             run = self._run
             due = [state for state in self._states.values() if state.due is not None and state.due <= now]
@@ -226,7 +219,7 @@ class Watch:
             with self._lock:
                 self._numbers[report.mirror] = numbers
                 others = [run for name, run in self._numbers.items() if name != report.mirror]
-            export_metrics(numbers, warn=_log.warning, path=self._metrics_file, before=others)
+            export_metrics(numbers, warn=_log.warning, path=self.metrics_file, before=others)
             if report.mirror in unreported:
                 unreported.remove(report.mirror)
                 self._free([report.mirror], ended=True)
@@ -246,14 +239,14 @@ class Watch:
         with self._lock:
             self._running.difference_update(names)
             for state in [self._states[name] for name in names if ended and name in self._states]:
-                state.ended = self._now()
+                state.ended = self.now()
         self._wake.set()
 
     def _next(self, mirror: Mirror, moment: datetime) -> datetime | None:
-        return mirror.schedule.following(moment, mirror.name) if mirror.schedule else moment + self._interval
+        return mirror.schedule.following(moment, mirror.name) if mirror.schedule else moment + self.interval
 
     def _delayed(self, moment: datetime | None) -> datetime | None:
-        seconds = random.uniform(0, self._jitter)  # noqa: S311 - to spread starts
+        seconds = random.uniform(0, self.jitter.total_seconds())  # noqa: S311 - to spread starts
         return moment + timedelta(seconds=seconds) if moment else None
 
 
