@@ -149,9 +149,7 @@ class _Tree:
             return
         try:
             kind = os.stat(segments[-1], dir_fd=parent, follow_symlinks=False).st_mode
-            if not stat.S_ISDIR(kind):
-                os.unlink(segments[-1], dir_fd=parent)
-            elif not keep_folder:
+            if not (keep_folder and stat.S_ISDIR(kind)):
                 self._forget()
                 _remove_entry(parent, segments[-1], b"/".join(segments), frozenset())
         except FileNotFoundError:
