@@ -28,7 +28,7 @@ from oci.relocation.report import ArchiveFacts, RelocationReport, Traffic
 from oci.units import counted, show_size
 from tasks.artifacts.markdown import in_forms
 from tasks.artifacts.report import Heartbeat, artifact_key
-from tasks.fleet.dispatch import Fleet, Job, run_on_fleet
+from tasks.fleet.dispatch import Fleet, Job, find_deployment, run_on_fleet
 from tasks.relocate import RelocationOrder, RelocationRun
 from tasks.run import ONCE, REPEATABLE, current
 
@@ -209,8 +209,10 @@ async def write_on_fleet(
 ) -> None:
     """Has every group written by the fleet, with `parameters` for the flow run of each, into the upload that the export
     has begun. A group whose run was lost is sent again, and only what is missing of it is written; one that the Prefect
-    server makes no run for is written here. Raises Incomplete when a group failed; what is stored stays.
+    server makes no run for is written here. Raises InvalidInput where there is no such deployment, Incomplete when a
+    group failed; what is stored stays.
     """
+    await find_deployment(fleet.deployment)
 
     def noted(run: UUID, account: Heartbeat) -> None:
         group = msgspec.convert(account.body, PartsAccount)

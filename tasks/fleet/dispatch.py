@@ -101,9 +101,8 @@ async def run_on_fleet(
     `again` says whether anything is left to do of a job whose run was lost. `on_account` gets the heartbeat
     of a run, as often as that changes. `on_end` gets the end of every run, before a lost job is sent again, and every
     refusal; `on_count` how many runs may be at work, as often as that changes: those that wait for a worker for long
-    aren't. Raises InvalidInput when there is no such deployment.
+    aren't.
     """
-    await find_deployment(fleet.deployment)
     watch = _Watch(fleet, on_account, on_count)
     slots = asyncio.Semaphore(OPEN)
 
