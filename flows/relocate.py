@@ -25,7 +25,7 @@ from oci.registry.http.pace import Bucket
 from oci.relocation.plan import Plan
 from oci.relocation.report import RelocationIncomplete, RelocationReport
 from oci.relocation.request import ReceiptOptions
-from oci.relocation.run import RelocationResult, Step, Verify
+from oci.relocation.run import Step, Verify
 from oci.relocation.shards import Preview, part_of
 from oci.relocation.transfer import FAILED
 from oci.units import percent, show_size
@@ -76,11 +76,10 @@ async def relocate(parameters: RelocateParameters) -> RelocationReport:
     Raises RelocationIncomplete when images failed; the others are in place and are not sent again next time. Any other
     TransshipError is what ended the run early. Either way the report artifact and the event are written first.
     """
-    export = bool(parameters.archive)
-    async with running(ExportRun(parameters.export_order()) if export else RelocationRun(parameters.order())) as run:
+    async with running(parameters.run()) as run:
 
         async def report_cancelled() -> None:
-            run.error = cancelled()
+            run.relocation.error = cancelled()
             await report.fn(parameters.destination)
 
         report_path = ""
@@ -98,9 +97,10 @@ async def relocate(parameters: RelocateParameters) -> RelocationReport:
         written = await report(parameters.destination)
         if report_path:
             await run.in_thread(write_json, report_path, to_dict(written))
-        if isinstance(run.error, Incomplete):
-            run.error = RelocationIncomplete(written, run.error)
-        return completed(written) if run.error is None else cast("RelocationReport", failed(run.error))
+        error = run.relocation.error
+        if isinstance(error, Incomplete):
+            error = RelocationIncomplete(written, error)
+        return completed(written) if error is None else cast("RelocationReport", failed(error))
 
 
 relocate_sync = alone(relocate, RelocateParameters)
@@ -112,39 +112,32 @@ async def _recorder(run: RelocationRun, parameters: RelocateParameters) -> Recor
         return None
     key = await load_signing_key(parameters.signing_key)
     make = partial(Recorder, verify=parameters.verify, key=key, run=str(flow_run.id or ""))
-    return await run.in_thread(make, parameters.receipts, run.whole_request)
+    return await run.in_thread(make, parameters.receipts, run.request)
 
 
 async def _copy(run: RelocationRun, parameters: RelocateParameters, recorder: Recorder | None) -> None:
     source = await resolve_bundle(parameters.kind.value, parameters.source)
     fleet = None if parameters.fleet is None else parameters.fleet.sent_to(parameters.fleet.deployment)
-    plans_first = fleet is None or recorder is not None or not can_begin(run.whole_request, await run.session())
+    plans_first = fleet is None or recorder is not None or not can_begin(run.request, await run.session())
     if plans_first:
         await fetch_referenced_images(source)
         if recorder is not None:
-            recorder.check(run.planned)
+            recorder.check(run.plan)
         if fleet is not None:
-            run.fleet = images_stay_here(run.planned, await run.session(), always=fleet.always)
-        fleet = None if run.fleet or not run.planned.to_transfer else fleet
+            run.fleet = images_stay_here(run.plan, await run.session(), always=fleet.always)
+        fleet = None if run.fleet or not run.plan.to_transfer else fleet
     async with _pushing(run, parameters, fleet) as push:
         if not plans_first:
             await fetch_referenced_images(source)
         # As asked for: a digest is wider than the page.
-        async with progress_shown(run, run.source.reference if run.source else run.planned.source):
+        async with progress_shown(run, run.source.reference if run.source else run.plan.source):
             await push()
-    driver = await run.driver()
-    driver.check_complete()
-    for step in driver.closing_steps:
+    run.relocation.check_complete()
+    for step in run.relocation.closing_steps:
         destination = parameters.destination
         await (verify(destination) if step is Step.VERIFY else publish(destination, step.value))
     if recorder is not None:
-        result = RelocationResult(
-            plan=run.planned,
-            outcomes=tuple(run.outcomes.values()),
-            verification=run.verification,
-            receipt=run.receipt(),
-        )
-        await run.in_thread(recorder.record, driver.session, result)
+        await run.in_thread(recorder.record, await run.session(), run.result())
 
 
 _FOUND_EVERY = 1.0
@@ -171,7 +164,7 @@ async def _pushing(
     """Gives what transfers the images of the run's plan: with helpers where that is faster. They may begin with what
     planning finds, where that is done in the block. What only this run may write comes last."""
     if fleet is None:
-        yield lambda: _push_all(run, run.planned)
+        yield lambda: _push_all(run, run.plan)
         return
     sent = partial(ShardParameters.sent, parameters)
     work = RelocationWork(run, await run.session(), sent, trusting=not parameters.how.repair)
@@ -182,12 +175,12 @@ async def _pushing(
         loop.call_soon_threadsafe(lambda: spread.offer(work.find(part, share), share))
 
     async def push() -> None:
-        plan, do = run.planned, partial(_push, run)
+        plan, do = run.plan, partial(_push, run)
         images = [digest for digest in biggest_first(plan) if not plan.by_digest[digest].is_bundle]
         await spread.carry_out(images, do, width=run.width, images_together=work.images_together)
         await _push_all(run, part_of(plan, [image for image in plan.to_transfer if image.is_bundle]))
 
-    run.on_node = Preview(run.whole_request, find, every=_FOUND_EVERY).see
+    run.on_node = Preview(run.request, find, every=_FOUND_EVERY).see
     try:
         with errors_alone():
             async with spread.opened():
@@ -198,7 +191,7 @@ async def _pushing(
 
 async def _push(run: RelocationRun, images: list[Digest]) -> None:
     with suppress(TransshipError):  # the outcome is kept in the run
-        await push_to_target_registry(names_of(run.planned, images), str(run.planned.destination))
+        await push_to_target_registry(names_of(run.plan, images), str(run.plan.destination))
 
 
 @flow(name="relocate-shard", persist_result=False)
@@ -210,8 +203,7 @@ async def relocate_shard(parameters: ShardParameters) -> None:
     What became of each shard stands in the queue. The run fails when an image did.
     """
     key = artifact_key("shard", parameters.destination)
-    whole = RelocationRun(parameters.order())
-    async with running(whole, heartbeats(key, dict)) as run, parameters.queue.opened() as queue:
+    async with running(parameters.run(), heartbeats(key, dict)) as run, parameters.queue.opened() as queue:
         opened = partial(open_shard, run, ask=bool(flow_run.run_count > 1))
         taker = Taker(queue, opened, partial(images_result, run))
         do, images = partial(_push, run), parameters.images_together
@@ -232,9 +224,9 @@ async def _write_out(run: ExportRun, parameters: RelocateParameters, recorder: R
         seal_archive,
         sha256sums=bool(parameters.tarball and parameters.tarball.sha256sums),
         recorder=recorder,
-        verification=run.verification,
+        verification=run.relocation.verification,
     )
-    await run.in_thread(seal, await run.session(), run.planned, run.archive_planned.locations, location)
+    await run.in_thread(seal, await run.session(), run.plan, run.archive_planned.locations, location)
 
 
 async def _plan_out(parameters: RelocateParameters) -> bool:
@@ -254,7 +246,7 @@ async def _write(work: ExportRun, parameters: RelocateParameters) -> None:
     async with percent_shown(key, described, lambda: round(percent(work.bytes_stored, plan.size), 1)):
         if tarball.deployment:
             upload = (plan.fingerprint, work.tickets)
-            sent = partial(PartsParameters.sent, parameters, work.whole_request, *upload, part=1 / len(groups))
+            sent = partial(PartsParameters.sent, parameters, work.request, *upload, part=1 / len(groups))
             await write_on_fleet(work, location, groups, Fleet(deployment=tarball.deployment), sent)
             return
         for group in groups:
@@ -268,7 +260,7 @@ async def write_archive_parts(parameters: PartsParameters) -> None:
 
     May be repeated: what is in place isn't written again.
     """
-    work = ExportRun(parameters.order())
+    work = parameters.run()
     key = artifact_key("parts", parameters.relocation.archive)
     Bucket.lend(work, 1 - parameters.part)
     async with running(work, heartbeats(key, lambda: PartsAccount.of(work))):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -25,35 +24,36 @@ from oci.export.planner import plan_archive
 from oci.export.tar_plan import Part
 from oci.meter import Receipt
 from oci.relocation.report import ArchiveFacts, RelocationReport, Traffic
+from oci.relocation.request import RelocationRequest
 from oci.units import counted, show_size
 from tasks.artifacts.markdown import in_forms
 from tasks.artifacts.report import Heartbeat, artifact_key
 from tasks.fleet.dispatch import Fleet, Job, find_deployment, run_on_fleet
-from tasks.relocate import RelocationOrder, RelocationRun
+from tasks.relocate import RelocationRun
 from tasks.run import ONCE, REPEATABLE, current
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExportOrder:
-    """An archive as asked for: no secret, no connection."""
-
-    order: RelocationOrder
-    options: ExportOptions
-    resume: bool = True
-    """Go on with what an earlier run of the same archive has stored."""
-    fingerprint: str = ""
-    """Fingerprint of the plan that another run has made, and of which this run writes a part."""
-    tickets: tuple[str, ...] = ()
-    """That run's, one for each volume."""
 
 
 class ExportRun(RelocationRun):
     """One archive being written. Nothing is pushed; the destination is where the archive is to be."""
 
-    def __init__(self, archive_order: ExportOrder) -> None:
-        super().__init__(archive_order.order)
-        self.export = archive_order
-        self.tickets = archive_order.tickets
+    def __init__(
+        self,
+        request: RelocationRequest,
+        options: ExportOptions,
+        *,
+        resume: bool = True,
+        fingerprint: str = "",
+        tickets: tuple[str, ...] = (),
+        **how: Any,
+    ) -> None:
+        """With `resume`, it goes on with what an earlier run of the same archive has stored. `fingerprint` is that of a
+        plan that another run has made, and of which this run writes a part; `tickets` are that run's, one for each
+        volume. `how` is as for RelocationRun."""
+        super().__init__(request, **how)
+        self.options = options
+        self.resume = resume
+        self.fingerprint = fingerprint
+        self.tickets = tickets
         self.archive: ArchivePlan | None = None
         self.unchanged = False
         """The very archive was there before."""
@@ -61,7 +61,7 @@ class ExportRun(RelocationRun):
         """Bytes of the parts that are in place, by volume and number."""
         self.stored_elsewhere: dict[str, int] = {}
         self.written: list[WriteReport] = []
-        self.result: ArchiveReport | None = None
+        self.finished: ArchiveReport | None = None
         self.started = time.monotonic()
 
     @property
@@ -79,17 +79,16 @@ class ExportRun(RelocationRun):
     def bytes_stored(self) -> int:
         return sum(list(self.stored.values())) + sum(list(self.stored_elsewhere.values()))
 
-    @property
-    def facts(self) -> ArchiveFacts:
-        return self.archive.facts(unchanged=self.unchanged) if self.archive else ArchiveFacts()
-
     def report(self) -> RelocationReport:
         """Returns the report. What was copied in the store counts as mounted, and what an earlier run stored as
         skipped."""
         total, images = WriteReport.total(self.written), self.archive.images if self.archive else 0
+        facts = self.archive.facts(unchanged=self.unchanged) if self.archive else ArchiveFacts()
         return msgspec.structs.replace(
             super().report(),
-            published=self.result is not None or self.unchanged,
+            archive=list(facts.locations),
+            archive_facts=facts,
+            published=self.finished is not None or self.unchanged,
             images_copied=0 if self.unchanged else images,
             images_present=images if self.unchanged else 0,
             bytes=Traffic(written=total.sent, mounted=total.copied, skipped=total.kept),
@@ -102,11 +101,11 @@ async def plan_tarball(location: str) -> bool:
     nothing, and gives False, when the very archive is there."""
     export = current(ExportRun)
     session = await export.session()
-    plan = await export.in_thread(plan_archive, session, export.whole_request, export.planned, export.export.options)
+    plan = await export.in_thread(plan_archive, session, export.request, export.plan, export.options)
     export.archive = plan
     for warning in plan.warnings:
         get_run_logger().warning("%s", in_forms(warning))
-    if export.export.fingerprint and export.export.fingerprint != plan.fingerprint:
+    if export.fingerprint and export.fingerprint != plan.fingerprint:
         raise InvalidInput(
             f"{location}: what is to be written isn't what was planned any more",
             hint="something has been added to the source meanwhile: run the export again",
@@ -114,7 +113,7 @@ async def plan_tarball(location: str) -> bool:
     if not export.tickets:
         export.unchanged = await export.in_thread(is_written, session, plan)
         if not export.unchanged:
-            export.tickets = await export.in_thread(begin_archive, session, plan, resume=export.export.resume)
+            export.tickets = await export.in_thread(begin_archive, session, plan, resume=export.resume)
     if export.unchanged:
         get_run_logger().info("%s is this very archive: nothing to write", location)
     else:
@@ -153,7 +152,7 @@ async def complete_tarball(location: str) -> None:  # noqa: ARG001 - shown in th
     export = current(ExportRun)
     session, plan = await export.session(), export.archive_planned
     finish = partial(finish_archive, seconds=time.monotonic() - export.started)
-    export.result = await export.in_thread(finish, session, plan, export.tickets, export.written)
+    export.finished = await export.in_thread(finish, session, plan, export.tickets, export.written)
     for volume in plan.volumes:
         await acreate_link_artifact(
             link=link_to(volume.location, session.object_store),
@@ -172,7 +171,7 @@ async def verify_tarball(location: str, *, deep: bool = False) -> None:
     export = current(ExportRun)
     session, locations = await export.session(), export.archive_planned.locations
     verification = await export.in_thread(verify_written, session, locations, deep=deep)
-    export.verification = verification
+    export.relocation.verification = verification
     if verification.problems:
         raise IntegrityError(
             f"{location}: {counted(len(verification.problems), 'problem')}, the first: {verification.problems[0]}",

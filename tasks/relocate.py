@@ -6,27 +6,25 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec.structs import replace
 from prefect import task
 from prefect.logging import get_run_logger
 from pydantic import BaseModel
 
 from oci.bundle.lockfile import write_lock
 from oci.digest import Digest, parse_digest
-from oci.errors import Incomplete, InvalidInput, PartFailed, TransshipError, cause_and_step
+from oci.errors import Incomplete, PartFailed, TransshipError, cause_and_step
 from oci.meter import RunMetrics, export_metrics, unheard
 from oci.registry.options import DEFAULT_CONCURRENCY
 from oci.relocation.plan import Plan
 from oci.relocation.planner import OnNode
-from oci.relocation.report import ArchiveFacts, ImageFailure, RelocationReport, report_of, short_subject
+from oci.relocation.report import ImageFailure, RelocationReport, report_of, result_lock, short_subject
 from oci.relocation.request import RelocationRequest
-from oci.relocation.run import Published, Relocation, Step, Verify, result_lock
+from oci.relocation.run import Relocation, RelocationResult, Step, Verify
 from oci.relocation.session import Session
-from oci.relocation.shards import joined
 from oci.relocation.transfer import DONE, ImageOutcome, transfer_image
-from oci.relocation.verify import Verification
 from oci.store import found_manifest
 from oci.units import counted, percent, show_size
 from tasks.artifacts.history import OtherLine, keep_overview
@@ -52,128 +50,91 @@ class Resolution(BaseModel):
     """The tag that the source carries, and passes on unless other tags are asked for."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RelocationOrder:
-    """A relocation as asked for, in values that can be sent anywhere: no secret, no connection. A part of a relocation
-    has a plan in the place of a request."""
-
-    request: RelocationRequest | None = None
-    plan: Plan | None = None
-    source: Side = field(default_factory=Side)
-    destination: Side = field(default_factory=Side)
-    concurrency: int = DEFAULT_CONCURRENCY
-    verify: Verify = Verify.NONE
-
-
 class RelocationRun(Run):
-    """One order being carried out."""
+    """A relocation being carried out for a flow: the driver, which has all that was done, and what only a flow knows.
+    A part of a relocation gets its plan bit by bit, and has no request."""
 
-    def __init__(self, order: RelocationOrder) -> None:
-        super().__init__(order.concurrency)
-        self.order = order
-        self.request = order.request
-        """The request, its source pinned to a digest once it is resolved."""
-        self.plan = order.plan
+    def __init__(
+        self,
+        request: RelocationRequest | None = None,
+        *,
+        source: Side | None = None,
+        destination: Side | None = None,
+        concurrency: int = DEFAULT_CONCURRENCY,
+        verify: Verify = Verify.NONE,
+    ) -> None:
+        super().__init__(concurrency)
+        self.relocation = Relocation(None, request, verify=verify)
         self.on_node: OnNode = unheard
         """Sees what planning finds."""
         self.source: Resolution | None = None
-        self.outcomes: dict[Digest, ImageOutcome] = {}
         self.fleet = ""
         """What was decided about helpers, in words."""
-        self.published: Published | None = None
-        self.verification: Verification | None = None
-        self.error: TransshipError | None = None
-        """What ended it early."""
-        self._driver: Relocation | None = None
+        self.sides = {"source": source or Side(), "destination": destination or Side()}
 
     async def _open(self) -> Session:
-        source, destination = self.order.source, self.order.destination
-        return self._between(
-            *(given_access() or (await source.access("source"), await destination.access("destination")))
-        )
-
-    async def driver(self) -> Relocation:
-        """Returns the relocation in its session, made when the first step needs it."""
-        session = await self.session()
-        if self._driver is None:
-            self._driver = Relocation(session, self.request, verify=self.order.verify, plan=self.plan)
-            self._driver.outcomes = self.outcomes
-        return self._driver
+        accesses = given_access() or [await side.access(name) for name, side in self.sides.items()]
+        session = self._between(*accesses)
+        self.relocation.open(session)
+        return session
 
     @property
-    def planned(self) -> Plan:
+    def plan(self) -> Plan:
         """Raises InvalidInput before the plan is made."""
-        if self.plan is None:
-            raise InvalidInput("nothing is planned yet", hint="run fetch_referenced_images first")
-        return self.plan
-
-    def add(self, shard: Plan) -> None:
-        """Adds images to the plan of a run that gets them bit by bit."""
-        self.plan = shard if self.plan is None else joined(self.plan, shard)
-        self._driver = None  # the next transfer makes one that has the longer plan
+        return self.relocation.plan
 
     @property
-    def whole_request(self) -> RelocationRequest:
-        """Raises InvalidInput for a part of a relocation."""
-        if self.request is None:
-            raise InvalidInput("a part of a relocation is carried out here", hint="the whole of it has this step")
-        return self.request
+    def outcomes(self) -> dict[Digest, ImageOutcome]:
+        return self.relocation.outcomes
+
+    @property
+    def request(self) -> RelocationRequest:
+        """Returns the request, its source pinned to a digest once it is resolved. Raises InvalidInput for a part of a
+        relocation."""
+        return self.relocation.request
+
+    @property
+    def destination(self) -> str:
+        return str(self.request.destination)
 
     def pin(self, source: Resolution) -> None:
         """Makes the relocation work on the resolved content and nothing else."""
         self.source = source
         if source.digest:
-            request = self.whole_request
-            tags = request.tags or ((source.tag,) if source.tag else ())
-            kind = "bundle" if request.bundle else "image"
-            self.request = request.with_(**{kind: source.pinned}, tags=tags, asked_tag=source.tag)
+            tags = self.request.tags or ((source.tag,) if source.tag else ())
+            kind = "bundle" if self.request.bundle else "image"
+            self.relocation.asked = self.request.with_(**{kind: source.pinned}, tags=tags, asked_tag=source.tag)
 
     async def transfer(self, digest: Digest) -> ImageOutcome:
         """Brings one image to the destination, unless that is done. Raises what stopped it; the outcome says so."""
         outcome = self.outcomes.get(digest)
         if outcome is not None and outcome.status == DONE:
             return outcome
-        driver = await self.driver()
+        await self.session()
         async with self.slots.slot():
-            return await self.in_thread(driver.transfer, digest)
+            return await self.in_thread(self.relocation.transfer, digest)
 
     async def take(self, step: Step) -> None:
-        driver = await self.driver()
-        try:
-            await self.in_thread(driver.take, step)
-        finally:
-            self.verification = driver.verification
-        if step is not Step.VERIFY:
-            self.published = driver.published if step is not Step.CONTENT else None
+        await self.session()
+        await self.in_thread(self.relocation.take, step)
 
     async def write_lock(self, path: str) -> None:
         """Writes a lock of the result."""
         session = await self.session()
-        await self.in_thread(lambda: write_lock(path, result_lock(session, self.whole_request, self.planned)))
+        await self.in_thread(lambda: write_lock(path, result_lock(session, self.request, self.plan)))
 
-    @property
-    def destination(self) -> str:
-        return str(self.order.request.destination if self.order.request else self.planned.destination)
-
-    @property
-    def facts(self) -> ArchiveFacts | None:
-        """Facts about an archive that is the destination."""
-        return None
+    def result(self) -> RelocationResult:
+        """Returns what was done, here and elsewhere."""
+        return replace(self.relocation.result(), receipt=self.receipt())
 
     def report(self) -> RelocationReport:
-        request = self.order.request
+        resolved = self.source or Resolution(what="", reference="", pinned="")
         return report_of(
-            source=self.source.reference if self.source else request.source_text if request else self.planned.source,
-            destination=str(request.destination if request else self.planned.destination),
-            what=self.source.what if self.source else "",
-            digest=self.source.digest if self.source else "",
-            plan=self.plan,
-            outcomes=self.outcomes,
-            published=self.published,
-            verification=self.verification,
-            receipt=self.receipt(),
-            error=self.error,
-            archive=self.facts,
+            self.relocation,
+            self.receipt(),
+            source=resolved.reference,
+            what=resolved.what,
+            digest=resolved.digest,
             fleet=self.fleet,
         )
 
@@ -183,7 +144,7 @@ class RelocationRun(Run):
         try:
             yield
         except TransshipError as error:
-            self.error = error
+            self.relocation.error = error
 
 
 @task(name="resolve bundle", task_run_name="resolve {kind} {source}", **REPEATABLE)
@@ -197,7 +158,7 @@ async def resolve_bundle(kind: str, source: str) -> Resolution:
     run = current(RelocationRun)
 
     async def ask() -> str:
-        session, reference = await run.session(), run.whole_request.reference
+        session, reference = await run.session(), run.request.reference
         descriptor = await run.in_thread(
             lambda: found_manifest(session.source(reference.repository), reference.identifier)
         )
@@ -221,12 +182,12 @@ async def fetch_referenced_images(source: Resolution) -> None:
     """
     run = current(RelocationRun)
     run.pin(source)
-    driver = await run.driver()
-    plan = run.plan = await run.in_thread(driver.make_plan, run.on_node)
+    session = await run.session()
+    plan = await run.in_thread(run.relocation.make_plan, run.on_node)
     for image in plan.images:
         before = run.outcomes.get(image.digest)
         if image.present and not (before and before.status == DONE):  # helpers may have brought it meanwhile
-            run.outcomes[image.digest] = transfer_image(driver.session, plan, image.digest)
+            run.outcomes[image.digest] = transfer_image(session, plan, image.digest)
     if plan.to_transfer:
         await run.limit(limits_of(plan.destination, *{image.store for image in plan.to_transfer}))
     get_run_logger().info(
@@ -298,8 +259,8 @@ async def publish(destination: str, step: str = Step.PUBLISH.value) -> None:  # 
     (`publish`). Raises Incomplete, with nothing named, when an image of the plan isn't in place."""
     run = current(RelocationRun)
     await run.take(Step(step))
-    if run.published is not None and run.published.tags:
-        get_run_logger().info("tags moved: %s", ", ".join(run.published.tags))
+    if tags := run.relocation.published.tags:
+        get_run_logger().info("tags moved: %s", ", ".join(tags))
 
 
 @task(name="verify", task_run_name="verify {destination}", **ONCE)
@@ -311,8 +272,7 @@ async def verify(destination: str) -> None:  # noqa: ARG001 - shown in the UI
     """
     run = current(RelocationRun)
     await run.take(Step.VERIFY)
-    if run.verification is not None:
-        verification = run.verification
+    if (verification := run.relocation.verification) is not None:
         get_run_logger().info("verified %d manifests and %d blobs", verification.manifests, verification.blobs)
 
 
@@ -369,7 +329,7 @@ def _row(failure: ImageFailure) -> dict[str, str]:
 async def progress_shown(run: RelocationRun, source: str) -> AsyncIterator[None]:
     """A progress artifact of a plan being carried out; `source` is the reference that the user gave. Without anything
     to copy there is none."""
-    plan = run.planned
+    plan = run.plan
     if not plan.to_transfer:
         yield
         return

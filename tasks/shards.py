@@ -116,9 +116,10 @@ async def open_shard(run: RelocationRun, text: str, *, ask: bool) -> list[Digest
         session.cache.put(digest, data)
     if ask:
         shard = await run.in_thread(with_present_marked, session, shard)
-    if run.plan is None:
+    before = run.relocation.made_plan
+    if before is None:
         await run.limit(limits_of(shard.destination, *{image.store for image in shard.to_transfer}))
-    run.add(shard)
+    run.relocation.made_plan = shard if before is None else joined(before, shard)
     get_run_logger().info("%d images to copy: %s", len(shard.to_transfer), show_size(shard.bytes_to_move))
     for image in shard.images:
         if image.present:
@@ -181,7 +182,7 @@ class RelocationWork(Work[Digest]):
     @property
     def _plan(self) -> Plan:
         """What is planned so far."""
-        plan = self._run.plan or self._partial
+        plan = self._run.relocation.made_plan or self._partial
         if plan is None:
             raise RuntimeError("no image was found yet")
         return plan
@@ -200,7 +201,7 @@ class RelocationWork(Work[Digest]):
     @property
     def images_together(self) -> int:
         """Images of a task run, as far as the number of images is known."""
-        share = 1.0 if self._run.plan else self._share_found
+        share = 1.0 if self._run.relocation.made_plan else self._share_found
         return together_in_a_task(len(self._plan.to_transfer) / share)
 
     def progress(self) -> float:

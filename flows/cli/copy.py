@@ -34,9 +34,9 @@ from oci.output import check_outputs
 from oci.reference import LAYOUT_PREFIX, OCI_ARCHIVE_PREFIX, ArchiveName, named_archive, parse_store
 from oci.registry.options import DEFAULT_CONCURRENCY
 from oci.relocation.plan import Plan
-from oci.relocation.report import left_behind
+from oci.relocation.report import left_behind, result_lock
 from oci.relocation.request import ReceiptOptions, RelocationRequest
-from oci.relocation.run import Relocation, RelocationResult, Step, Verify, check_readable, result_lock
+from oci.relocation.run import Relocation, RelocationResult, Step, Verify, check_readable
 from oci.relocation.transfer import DONE, FAILED, PRESENT, ImageOutcome
 from oci.units import counted, show_cost, show_size
 

@@ -35,9 +35,9 @@ from oci.reference import ARCHIVE_PREFIX, DOCKER_ARCHIVE_PREFIX, S3_PREFIX, Arch
 from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
 from oci.relocation.request import CopyOptions, ReceiptOptions, RelocationRequest
 from oci.relocation.run import Verify
-from tasks.archive import ExportOrder
+from tasks.archive import ExportRun
 from tasks.fleet.queue import ShardQueue
-from tasks.relocate import RelocationOrder
+from tasks.relocate import RelocationRun
 
 
 class TarballOptions(Options):
@@ -225,19 +225,25 @@ class RelocateParameters(Options):
             source = {"archive": tuple(unquote(location) for location in text.split("|"))}
         return RelocationRequest(to=self.destination, **source, **msgspec.structs.asdict(self.how))
 
-    def order(self) -> RelocationOrder:
-        return RelocationOrder(
-            request=self.request(),
-            source=side(self.source_registry, self.source_credentials, self.concurrency, self.s3_store),
-            destination=side(self.destination_registry, self.destination_credentials, self.concurrency, self.s3_store),
-            concurrency=self.concurrency,
-            verify=self.verify,
-        )
+    def run(self) -> RelocationRun:
+        return self.export_run() if self.archive else RelocationRun(self.request(), **self._how_run)
 
-    def export_order(self) -> ExportOrder:
+    def export_run(self, **upload: Any) -> ExportRun:
+        """Returns the run that writes the archive; `upload` names one that another run has begun."""
         tarball = self.tarball or TarballOptions()
         options = tarball.export.with_(record=tarball.export.record or bool(self.receipts.receipt))
-        return ExportOrder(order=self.order(), options=options, resume=tarball.resume)
+        return ExportRun(self.request(), options, resume=tarball.resume, **upload, **self._how_run)
+
+    @property
+    def _how_run(self) -> dict[str, Any]:
+        return {
+            "source": side(self.source_registry, self.source_credentials, self.concurrency, self.s3_store),
+            "destination": side(
+                self.destination_registry, self.destination_credentials, self.concurrency, self.s3_store
+            ),
+            "concurrency": self.concurrency,
+            "verify": self.verify,
+        }
 
     @classmethod
     def of(cls, request: RelocationRequest, **more: Any) -> Self:
@@ -273,8 +279,8 @@ class ShardParameters(Options):
         shared = {name: getattr(whole, name) for name in cls.__struct_fields__ if name not in of_shard}
         return cls(queue=QueueName.of(queue), images_together=images_together, **shared).to_dict()
 
-    def order(self) -> RelocationOrder:
-        return RelocationOrder(
+    def run(self) -> RelocationRun:
+        return RelocationRun(
             source=side(self.source_registry, self.source_credentials, self.concurrency, self.s3_store),
             destination=side(self.destination_registry, self.destination_credentials, self.concurrency),
             concurrency=self.concurrency,
@@ -316,6 +322,5 @@ class PartsParameters(Options):
             parts=numbers,
         ).to_dict()
 
-    def order(self) -> ExportOrder:
-        order = self.relocation.export_order()
-        return ExportOrder(order=order.order, options=order.options, fingerprint=self.fingerprint, tickets=self.tickets)
+    def run(self) -> ExportRun:
+        return self.relocation.export_run(fingerprint=self.fingerprint, tickets=self.tickets)

@@ -1,22 +1,27 @@
-"""The report of a relocation: a small value that says what was done, for pages, events and programs.
+"""What is left of a relocation: its report, a small value that says what was done, for pages, events and programs; and
+the lock file of what is at the destination.
 
 `RelocationResult` has the plan with every manifest and blob; a report stays some kilobytes for any number of images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
+from oci.bundle.lockfile import BundleLock, ImagesLock, LockedImage, read_lock
 from oci.digest import Digest
-from oci.errors import Incomplete, NotTrusted, StoreError, TransshipError, cause_and_step
+from oci.errors import Incomplete, InvalidInput, NotTrusted, StoreError, cause_and_step
 from oci.meter import Receipt
-from oci.relocation.plan import Plan
-from oci.relocation.run import Published
-from oci.relocation.transfer import DONE, FAILED, PRESENT, ImageOutcome
+from oci.reference import Reference
+from oci.relocation.plan import Plan, Role
+from oci.relocation.request import RelocationRequest
+from oci.relocation.run import Relocation
+from oci.relocation.session import Session
+from oci.relocation.transfer import DONE, FAILED, PRESENT
 from oci.relocation.verify import Verification
 from oci.units import counted, show_size
 
@@ -157,24 +162,22 @@ class RelocationIncomplete(Incomplete):
 
 
 def report_of(
+    relocation: Relocation,
+    receipt: Receipt,
     *,
-    source: str,
-    destination: str,
+    source: str = "",
     what: str = "",
     digest: str = "",
-    plan: Plan | None = None,
-    outcomes: Mapping[Digest, ImageOutcome],
-    published: Published | None = None,
-    verification: Verification | None = None,
-    receipt: Receipt,
-    error: TransshipError | None = None,
-    archive: ArchiveFacts | None = None,
     fleet: str = "",
 ) -> RelocationReport:
-    """Returns the report of a relocation that has ended. Without a `plan`, it ended before there was any."""
-    proven = verification or Verification()
-    statuses = [outcome.status for outcome in outcomes.values()]
-    failed = [outcome for outcome in outcomes.values() if outcome.status == FAILED]
+    """Returns the report of a relocation that has ended, perhaps before there was a plan. `receipt` has all that it
+    cost; `source` is the reference as it was resolved."""
+    plan, error, published = relocation.made_plan, relocation.error, relocation.published
+    destination = str(relocation.request.destination)
+    proven = relocation.verification or Verification()
+    outcomes = relocation.outcomes.values()
+    statuses = [outcome.status for outcome in outcomes]
+    failed = [outcome for outcome in outcomes if outcome.status == FAILED]
     lacking = {
         outcome.digest: plan.bytes_below(plan.by_digest[outcome.digest])
         for outcome in failed
@@ -189,7 +192,7 @@ def report_of(
             failed=lacking.get(outcome.digest, 0),
             seconds=round(outcome.seconds, 3),
         )
-        for outcome in outcomes.values()
+        for outcome in outcomes
     ]
     images.sort(key=lambda image: image.total, reverse=True)
     # Each failure once, whatever step it is from.
@@ -206,15 +209,13 @@ def report_of(
         refused = isinstance(error, NotTrusted)
         failures.append(ImageFailure(image=subject, error=str(error), retryable=error.retryable, refused=refused))
     return RelocationReport(
-        source=source,
+        source=source or relocation.request.source_text,
         destination=destination,
         what=what,
         digest=digest,
-        archive=list(archive.locations) if archive else [],
-        archive_facts=archive,
-        published=published is not None,
-        tags=list(published.tags) if published else [],
-        locations=[str(digest) for digest in published.locations] if published else [],
+        published=published.complete,
+        tags=list(published.tags),
+        locations=list(published.locations) if published.complete else [],
         images_copied=statuses.count(DONE),
         images_present=statuses.count(PRESENT),
         attached_left=plan.attached_left if plan else 0,
@@ -285,3 +286,43 @@ class VerificationReport(Struct, frozen=True, kw_only=True):
     def to_dict(self) -> dict[str, Any]:
         body: dict[str, Any] = msgspec.to_builtins(self)
         return body | {"complete": self.complete}
+
+
+def result_lock(session: Session, request: RelocationRequest, plan: Plan) -> ImagesLock | BundleLock:
+    """Returns a BundleLock for a bundle. For an ImagesLock, the same entries in the same order with the same
+    annotations at the destination; for an image, every image that was processed, sorted."""
+    source_lock = read_lock(request.lock) if request.lock else None
+    if isinstance(source_lock, ImagesLock):
+        moved: dict[Digest | None, Digest] = {
+            index.rewritten_from: index.digest for index in plan.manifests if index.rewritten_from
+        }
+        return ImagesLock(
+            tuple(
+                replace(entry, image=_at(plan, moved.get(entry.image.digest, entry.image.digest)))
+                for entry in source_lock.images
+            )
+        )
+    root = plan.by_digest.get(plan.root) if plan.root else None
+    if root is not None and root.is_bundle:
+        return BundleLock(_at(plan, root.digest), plan.tags[0] if plan.tags else "")
+    if request.archive:
+        from oci.relocation.archive_source import is_bundle  # noqa: PLC0415 - for archives only
+
+        archive = session.archive(request.archive_name)
+        if any(is_bundle(archive, image.digest) for image in plan.images):  # the plan didn't read what is there
+            raise InvalidInput(
+                "Unable to determine correct root bundle to use for lock-output. hint: if copying from a tarball, try "
+                "re-generating the tarball\nthe archive has a bundle and doesn't say whether that is what it was made "
+                "for: there is no lock for it",
+                hint="make the archive again with a current version, or copy without --lock-output",
+            )
+    # By the reference each was read from. An archive says it; an image and its signatures come from one repository.
+    images = sorted(
+        (image for image in plan.images if image.role is not Role.REFERRER),
+        key=lambda image: (image.origin if request.archive else "", image.digest),
+    )
+    return ImagesLock(tuple(LockedImage(_at(plan, image.digest)) for image in images))
+
+
+def _at(plan: Plan, digest: Digest | None) -> Reference:
+    return Reference(plan.destination, "", digest)

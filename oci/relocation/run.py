@@ -18,11 +18,10 @@ from msgspec.structs import replace
 
 from oci.bundle import tagnames
 from oci.bundle.image import locations_image
-from oci.bundle.lockfile import BundleLock, ImageLocations, ImagesLock, LocatedImage, LockedImage, read_lock
+from oci.bundle.lockfile import ImageLocations, LocatedImage
 from oci.digest import Digest
 from oci.errors import Incomplete, InvalidInput, NotFound, NotTrusted, PartFailed, Refused, StoreError, TransshipError
 from oci.meter import Receipt, unheard
-from oci.reference import Reference
 from oci.relocation.plan import Plan, PlannedBundle, PlannedManifest, Role
 from oci.relocation.planner import OnNode, make_plan
 from oci.relocation.request import RelocationRequest
@@ -61,10 +60,12 @@ class Step(StrEnum):
 
 
 class Published(Struct, frozen=True, kw_only=True):
-    """What got a name. `tags` are those that were moved, in order; `locations` the digests of locations images."""
+    """What got a name. `tags` are those that were moved, in order; `locations` the digests of locations images.
+    `complete` says that all names are as they should be, those that had not to be moved too."""
 
     tags: tuple[str, ...] = ()
     locations: tuple[Digest, ...] = ()
+    complete: bool = False
 
 
 class RelocationResult(Struct, frozen=True, kw_only=True):
@@ -109,36 +110,54 @@ class Relocation:
 
     def __init__(
         self,
-        session: Session,
+        session: Session | None,
         request: RelocationRequest | None,
         *,
         verify: Verify = Verify.NONE,
         plan: Plan | None = None,
     ) -> None:
-        """`plan` is one that was made before, which a part of a relocation has in the place of a request."""
-        self.session = session
-        self.request = request
+        """`session` may come later, by `open`, before the first step. `plan` is one that was made before, which a part
+        of a relocation has in the place of a request."""
+        self.asked = request
         self.verify = verify
+        self.made_plan = plan
+        """None until there is a plan."""
         self.outcomes: dict[Digest, ImageOutcome] = {}
         self.published = Published()
         self.verification: Verification | None = None
         self.error: TransshipError | None = None
-        self._plan = plan
+        """What ended it early."""
+        self._session = session
+
+    def open(self, session: Session) -> None:
+        self._session = session
+
+    @property
+    def session(self) -> Session:
+        """Raises InvalidInput before it is opened."""
+        if self._session is None:
+            raise InvalidInput("this relocation has no session yet")
+        return self._session
+
+    @property
+    def request(self) -> RelocationRequest:
+        """Raises InvalidInput for a part of a relocation."""
+        if self.asked is None:
+            raise InvalidInput("a part of a relocation has a plan, and no request")
+        return self.asked
 
     @property
     def plan(self) -> Plan:
         """Raises InvalidInput before the plan is made."""
-        if self._plan is None:
+        if self.made_plan is None:
             raise InvalidInput("this relocation has no plan yet")
-        return self._plan
+        return self.made_plan
 
     def make_plan(self, on_node: OnNode = unheard) -> Plan:
         """Asks the source and the destination, and writes nothing. Keeps a plan that was given or made before."""
-        if self._plan is None:
-            if self.request is None:
-                raise InvalidInput("this relocation has neither a request nor a plan")
-            self._plan = make_plan(self.session, self.request, on_node=on_node)
-        return self._plan
+        if self.made_plan is None:
+            self.made_plan = make_plan(self.session, self.request, on_node=on_node)
+        return self.made_plan
 
     def transfer(self, digest: Digest) -> ImageOutcome:
         """Brings one image to the destination and notes its outcome, a failed one too. Raises what stopped it."""
@@ -213,7 +232,7 @@ class Relocation:
             tags = self._publish_names()
             if step is Step.NAMES:
                 self._check_names()
-            self.published = replace(self.published, tags=tags)
+            self.published = replace(self.published, tags=tags, complete=True)
 
     def run(
         self,
@@ -351,43 +370,3 @@ def _check(plan: Plan, failed: Sequence[TransshipError], *, some_done: bool) -> 
             some_done=some_done,
             hint=f"{again}: what is there already is not sent again",
         )
-
-
-def result_lock(session: Session, request: RelocationRequest, plan: Plan) -> ImagesLock | BundleLock:
-    """Returns a BundleLock for a bundle. For an ImagesLock, the same entries in the same order with the same
-    annotations at the destination; for an image, every image that was processed, sorted."""
-    source_lock = read_lock(request.lock) if request.lock else None
-    if isinstance(source_lock, ImagesLock):
-        moved: dict[Digest | None, Digest] = {
-            index.rewritten_from: index.digest for index in plan.manifests if index.rewritten_from
-        }
-        return ImagesLock(
-            tuple(
-                replace(entry, image=_at(plan, moved.get(entry.image.digest, entry.image.digest)))
-                for entry in source_lock.images
-            )
-        )
-    root = plan.by_digest.get(plan.root) if plan.root else None
-    if root is not None and root.is_bundle:
-        return BundleLock(_at(plan, root.digest), plan.tags[0] if plan.tags else "")
-    if request.archive:
-        from oci.relocation.archive_source import is_bundle  # noqa: PLC0415 - for archives only
-
-        archive = session.archive(request.archive_name)
-        if any(is_bundle(archive, image.digest) for image in plan.images):  # the plan didn't read what is there
-            raise InvalidInput(
-                "Unable to determine correct root bundle to use for lock-output. hint: if copying from a tarball, try "
-                "re-generating the tarball\nthe archive has a bundle and doesn't say whether that is what it was made "
-                "for: there is no lock for it",
-                hint="make the archive again with a current version, or copy without --lock-output",
-            )
-    # By the reference each was read from. An archive says it; an image and its signatures come from one repository.
-    images = sorted(
-        (image for image in plan.images if image.role is not Role.REFERRER),
-        key=lambda image: (image.origin if request.archive else "", image.digest),
-    )
-    return ImagesLock(tuple(LockedImage(_at(plan, image.digest)) for image in images))
-
-
-def _at(plan: Plan, digest: Digest | None) -> Reference:
-    return Reference(plan.destination, "", digest)

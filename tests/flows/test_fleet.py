@@ -47,7 +47,6 @@ from oci.relocation.run import Verify
 from oci.relocation.shards import part_of
 from tasks.fleet.dispatch import Fleet, Job, JobEnd, run_on_fleet
 from tasks.fleet.queue import NO_WORK, ShardQueue
-from tasks.relocate import RelocationRun
 from tasks.run import running
 from tasks.shards import FOR_ALL, pack_images, unpack_images
 from tests.faults.proxy import Fault, FaultProxy, Span
@@ -309,8 +308,9 @@ def test_a_helper_says_of_each_shard_what_became_of_its_images(prefect: PrefectS
 
     @flow
     async def helped() -> tuple[str, list[dict[str, Any]]]:
-        async with running(RelocationRun(parameters.order())) as run:
-            plan = run.plan = (await run.driver()).make_plan()
+        async with running(parameters.run()) as run:
+            await run.session()
+            plan = run.relocation.make_plan()
             name, user = f"shards-{uuid.uuid4().hex}", str(flow_run.id)
             async with ShardQueue(UUID(user), name, user=user) as queue:
                 for image in plan.to_transfer:

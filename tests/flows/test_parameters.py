@@ -177,22 +177,22 @@ def test_a_request_of_the_command_line_and_the_form_say_the_same(request_: Reloc
 
 
 def test_the_form_says_how_each_side_is_reached() -> None:
-    order = RelocateParameters(
+    run = RelocateParameters(
         source=SOURCE,
         destination=TARGET,
         concurrency=3,
         source_credentials=("reader",),
         source_registry=RegistryOptions(ca_files=("/etc/ca.pem",), anonymous=True),
         destination_registry=RegistryOptions(insecure=True, verify_tls=False, retries=0),
-    ).order()
+    ).run()
 
-    assert order.source.credentials == ("reader",)
-    assert order.source.anonymous
-    assert order.source.settings.ca_files == ("/etc/ca.pem",)
-    assert order.destination.settings.insecure
-    assert not order.destination.settings.verify_tls
-    assert order.destination.settings.retries == 0
-    assert order.source.settings.concurrency == order.concurrency == 3
+    assert run.sides["source"].credentials == ("reader",)
+    assert run.sides["source"].anonymous
+    assert run.sides["source"].settings.ca_files == ("/etc/ca.pem",)
+    assert run.sides["destination"].settings.insecure
+    assert not run.sides["destination"].settings.verify_tls
+    assert run.sides["destination"].settings.retries == 0
+    assert run.sides["source"].settings.concurrency == run.width == 3
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_a_form_takes_skopeos_names_of_archives() -> None:
         ("2",),
     )
     assert form.archive == "/srv/oci.tar"
-    assert form.export_order().options.format == "oci-layout"
+    assert form.export_run().options.format == "oci-layout"
     with pytest.raises(InvalidInput, match="oci-archive:PATH"):
         RelocateParameters(source=SOURCE, destination="docker-archive:/srv/web.tar")
 

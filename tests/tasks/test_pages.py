@@ -30,19 +30,19 @@ from oci.relocation.verify import Verification
 from tasks.artifacts.markdown import in_forms, text, when
 from tasks.artifacts.pages import describe_page, pull_page, push_page, relocation_page, step_of, verification_page
 from tasks.artifacts.report import artifact_key
-from tasks.relocate import RelocationOrder, RelocationRun, Resolution
+from tasks.relocate import RelocationRun, Resolution
 from tasks.run import running
 from tests.support.plans import digest, plan_of
 
 SOURCE = "registry.example/shop/bundle:1.4.0"
-ORDER = RelocationOrder(request=RelocationRequest(bundle=SOURCE, to="corp.example/shop"))
+REQUEST = RelocationRequest(bundle=SOURCE, to="corp.example/shop")
 
 
 def report_after(steps: Callable[[RelocationRun], None]) -> RelocationReport:
     async def main() -> RelocationReport:
-        async with running(RelocationRun(ORDER)) as relocation:
-            steps(relocation)
-            return relocation.report()
+        async with running(RelocationRun(REQUEST)) as run:
+            steps(run)
+            return run.report()
 
     return asyncio.run(main())
 
@@ -52,15 +52,15 @@ def outcome(number: int, status: str, error: str = "") -> ImageOutcome:
 
 
 def test_it_counts_what_became_of_the_images_and_of_the_bytes() -> None:
-    def steps(relocation: RelocationRun) -> None:
-        relocation.source = Resolution(what="bundle", reference=SOURCE, pinned=SOURCE, digest=digest(9))
-        relocation.outcomes = {digest(n): outcome(n, status) for n, status in enumerate([DONE, DONE, PRESENT])}
-        relocation.meter.sent(3 << 20)
-        relocation.meter.blob("written", 3 << 20)
-        relocation.meter.blob("mounted", 2048)
-        relocation.meter.request("corp.example", "POST upload")
-        relocation.meter.identity("destination corp.example", "user bob (docker config)")
-        relocation.meter.fallback("corp.example", "single POST refused (405), PUT used")
+    def steps(run: RelocationRun) -> None:
+        run.source = Resolution(what="bundle", reference=SOURCE, pinned=SOURCE, digest=digest(9))
+        run.relocation.outcomes = {digest(n): outcome(n, status) for n, status in enumerate([DONE, DONE, PRESENT])}
+        run.meter.sent(3 << 20)
+        run.meter.blob("written", 3 << 20)
+        run.meter.blob("mounted", 2048)
+        run.meter.request("corp.example", "POST upload")
+        run.meter.identity("destination corp.example", "user bob (docker config)")
+        run.meter.fallback("corp.example", "single POST refused (405), PUT used")
 
     report = report_after(steps)
 
@@ -78,11 +78,11 @@ def test_it_counts_what_became_of_the_images_and_of_the_bytes() -> None:
 
 
 def test_the_page_shows_the_biggest_images_drawn_and_in_words() -> None:
-    def steps(relocation: RelocationRun) -> None:
-        relocation.plan = plan_of([1000, 3000])
+    def steps(run: RelocationRun) -> None:
+        run.relocation.made_plan = plan_of([1000, 3000])
         moved = replace(outcome(0, DONE), subject="corp.example/a/web@sha256:0123456789abcdef", bytes_written=1000)
-        relocation.outcomes = {digest(0): moved, digest(1): outcome(1, FAILED, "broke off")}
-        relocation.meter.sent(1000)
+        run.relocation.outcomes = {digest(0): moved, digest(1): outcome(1, FAILED, "broke off")}
+        run.meter.sent(1000)
 
     report = report_after(steps)
 
@@ -98,9 +98,9 @@ def test_where_no_byte_moved_there_is_no_picture() -> None:
 
 
 def test_the_report_of_a_thousand_images_stays_small() -> None:
-    def steps(relocation: RelocationRun) -> None:
-        relocation.outcomes = {digest(n): replace(outcome(n, DONE), bytes_written=n) for n in range(1000)}
-        relocation.meter.sent(1)
+    def steps(run: RelocationRun) -> None:
+        run.relocation.outcomes = {digest(n): replace(outcome(n, DONE), bytes_written=n) for n in range(1000)}
+        run.meter.sent(1)
 
     report = report_after(steps)
 
@@ -109,11 +109,11 @@ def test_the_report_of_a_thousand_images_stays_small() -> None:
 
 
 def test_every_failure_is_listed_once_whatever_stage_it_is_from() -> None:
-    def steps(relocation: RelocationRun) -> None:
+    def steps(run: RelocationRun) -> None:
         gone = PlanFailure(subject="web", message="gone", retryable=False)
-        relocation.plan = structs.replace(plan_of([1, 1]), failures=(gone,))
-        relocation.outcomes = {digest(0): outcome(0, DONE), digest(1): outcome(1, FAILED, "broke off")}
-        relocation.error = Incomplete("2 of 3 images failed", [])
+        run.relocation.made_plan = structs.replace(plan_of([1, 1]), failures=(gone,))
+        run.relocation.outcomes = {digest(0): outcome(0, DONE), digest(1): outcome(1, FAILED, "broke off")}
+        run.relocation.error = Incomplete("2 of 3 images failed", [])
 
     report = report_after(steps)
 
@@ -123,8 +123,8 @@ def test_every_failure_is_listed_once_whatever_stage_it_is_from() -> None:
 
 
 def test_what_ended_a_run_before_anything_was_planned_is_a_failure_too() -> None:
-    def steps(relocation: RelocationRun) -> None:
-        relocation.error = Unauthorized("login failed", side="source", store="registry.example", subject=SOURCE)
+    def steps(run: RelocationRun) -> None:
+        run.relocation.error = Unauthorized("login failed", side="source", store="registry.example", subject=SOURCE)
 
     assert report_after(steps).failures == [
         ImageFailure(image=SOURCE, error=f"source registry.example: {SOURCE}: login failed", retryable=False)
@@ -132,8 +132,8 @@ def test_what_ended_a_run_before_anything_was_planned_is_a_failure_too() -> None
 
 
 def test_problems_found_by_verifying_are_failures() -> None:
-    def steps(relocation: RelocationRun) -> None:
-        relocation.verification = Verification(manifests=3, problems=("blob missing", "manifest missing"))
+    def steps(run: RelocationRun) -> None:
+        run.relocation.verification = Verification(manifests=3, problems=("blob missing", "manifest missing"))
 
     assert [failure.error for failure in report_after(steps).failures] == ["blob missing", "manifest missing"]
 
@@ -147,9 +147,9 @@ def test_a_time_is_two_lines_at_the_most() -> None:
 
 
 def test_a_run_that_ended_early_says_what_ended_it() -> None:
-    def steps(relocation: RelocationRun) -> None:
-        relocation.outcomes = {digest(0): outcome(0, DONE)}
-        relocation.error = cancelled()
+    def steps(run: RelocationRun) -> None:
+        run.relocation.outcomes = {digest(0): outcome(0, DONE)}
+        run.relocation.error = cancelled()
 
     assert str(report_after(steps)).startswith(f"incomplete, {cancelled().message}: 1 image copied, ")
 

@@ -13,7 +13,7 @@ from oci.relocation.plan import Plan
 from oci.relocation.request import RelocationRequest
 from oci.relocation.transfer import DONE, FAILED, ImageOutcome
 from tasks.fleet.queue import ShardResult
-from tasks.relocate import RelocationOrder, RelocationRun, batches, push_name, push_to_target_registry
+from tasks.relocate import RelocationRun, batches, push_name, push_to_target_registry
 from tasks.run import TASK_RUN_LIMIT, running
 from tasks.shards import RelocationWork
 from tests.support.plans import digest, plan_of
@@ -52,7 +52,7 @@ def test_a_task_run_has_a_name_that_a_person_can_read() -> None:
 def test_what_helpers_have_done_is_no_part_of_the_pace_of_a_run() -> None:
     async def noted() -> tuple[float, float, int]:
         request = RelocationRequest(image="registry.example/shop/web:1", to="registry.corp.example/mirror/web")
-        async with running(RelocationRun(RelocationOrder(request=request))) as run:
+        async with running(RelocationRun(request)) as run:
             with session() as own:
                 work = RelocationWork(run, own, lambda images, queue: {})
                 before = work.progress()
@@ -93,8 +93,8 @@ async def push(
     @flow
     async def pushing() -> RelocationRun:
         request = RelocationRequest(image="registry.example/shop/web:1", to=str(plan.destination))
-        async with running(RelocationRun(RelocationOrder(request=request))) as relocation:
-            relocation.plan = plan
+        async with running(RelocationRun(request)) as relocation:
+            relocation.relocation.made_plan = plan
             try:
                 await task(images, str(plan.destination))
             except TransshipError as error:

@@ -9,16 +9,17 @@ import pytest
 import tasks.run
 from oci.errors import Cancelled, Incomplete, InvalidInput, TransshipError, Unavailable
 from oci.registry.credentials.credential import Credentials
+from oci.registry.options import DEFAULT_CONCURRENCY
 from oci.relocation.request import RelocationRequest
 from oci.relocation.run import Relocation
 from oci.relocation.session import Access
 from oci.relocation.transfer import PRESENT, ImageOutcome
-from tasks.relocate import RelocationOrder, RelocationRun, Resolution
+from tasks.relocate import RelocationRun, Resolution
 from tasks.run import TASKS_AT_ONCE, current, reached_by, running, the_error, together
 from tests.support.plans import digest, plan_of
 from tests.support.relocating import session
 
-ORDER = RelocationOrder(request=RelocationRequest(bundle="registry.example/shop/bundle:1.4.0", to="corp.example/shop"))
+REQUEST = RelocationRequest(bundle="registry.example/shop/bundle:1.4.0", to="corp.example/shop")
 
 
 def test_work_runs_in_a_thread_and_its_errors_come_back() -> None:
@@ -26,7 +27,7 @@ def test_work_runs_in_a_thread_and_its_errors_come_back() -> None:
         raise Unavailable(threading.current_thread().name)
 
     async def main() -> None:
-        async with running(RelocationRun(ORDER)) as relocation:
+        async with running(RelocationRun(REQUEST)) as relocation:
             await relocation.in_thread(fail)
 
     with pytest.raises(Unavailable, match="task_"):
@@ -38,7 +39,7 @@ def test_a_cancelled_caller_sets_the_token_and_waits_for_the_thread_to_end() -> 
     ended = threading.Event()
 
     async def main() -> None:
-        async with running(RelocationRun(ORDER)) as relocation:
+        async with running(RelocationRun(REQUEST)) as relocation:
 
             def work() -> None:
                 started.set()
@@ -66,7 +67,7 @@ def test_tasks_outside_an_open_relocation_say_what_is_missing() -> None:
 
 def test_the_open_relocation_is_found_by_tasks_started_inside_and_by_nobody_afterwards() -> None:
     async def main() -> None:
-        async with running(RelocationRun(ORDER)) as relocation:
+        async with running(RelocationRun(REQUEST)) as relocation:
             assert await asyncio.create_task(look()) is relocation
         with pytest.raises(InvalidInput):
             current(RelocationRun)
@@ -90,7 +91,7 @@ def test_a_session_uses_the_access_it_is_given_and_loads_nothing() -> None:
 
     async def main() -> None:
         with reached_by(source=source, destination=destination):
-            async with running(RelocationRun(ORDER)) as relocation:
+            async with running(RelocationRun(REQUEST)) as relocation:
                 assert await relocation.session() is await relocation.session()
 
     with pytest.MonkeyPatch.context() as patch:
@@ -104,10 +105,10 @@ def test_a_session_uses_the_access_it_is_given_and_loads_nothing() -> None:
 
 def test_a_pinned_relocation_keeps_the_tag_that_the_source_carries() -> None:
     async def main() -> RelocationRequest:
-        async with running(RelocationRun(ORDER)) as relocation:
+        async with running(RelocationRun(REQUEST)) as relocation:
             pinned = f"registry.example/shop/bundle@{digest(1)}"
             relocation.pin(Resolution(what="bundle", reference="…", pinned=pinned, digest=digest(1), tag="1.4.0"))
-            return relocation.whole_request
+            return relocation.request
 
     request = asyncio.run(main())
 
@@ -134,12 +135,12 @@ def test_no_more_images_are_on_their_way_than_the_tightest_named_limit_has_slots
     monkeypatch.setattr("tasks.run.existing", limits)
 
     async def main() -> list[int]:
-        async with running(RelocationRun(ORDER)) as relocation:
+        async with running(RelocationRun(REQUEST)) as relocation:
             free = relocation.width
             await relocation.limit(["registry:a", "registry:b"])
             return [free, relocation.width]
 
-    assert asyncio.run(main()) == [min(ORDER.concurrency, TASKS_AT_ONCE), 2]
+    assert asyncio.run(main()) == [min(DEFAULT_CONCURRENCY, TASKS_AT_ONCE), 2]
 
 
 def test_the_threads_of_a_flow_run_hand_a_cancellation_on() -> None:
@@ -147,7 +148,7 @@ def test_the_threads_of_a_flow_run_hand_a_cancellation_on() -> None:
         raise Cancelled
 
     async def main() -> None:
-        async with running(RelocationRun(ORDER)) as run:
+        async with running(RelocationRun(REQUEST)) as run:
             with pytest.raises(Cancelled):
                 await run.in_thread(cancelled)
 

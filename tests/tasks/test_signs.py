@@ -17,14 +17,14 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from oci.relocation.request import RelocationRequest
 from tasks.artifacts import report
 from tasks.artifacts.report import Heartbeat, heartbeats, percent_shown, read_heartbeats
-from tasks.relocate import RelocationOrder, RelocationRun
+from tasks.relocate import RelocationRun
 from tasks.run import running
 from tests.support.api_link import ApiLink
 from tests.support.flow_runs import with_client
 from tests.support.prefect_server import PrefectServer
 from tests.support.waiting import eventually
 
-ORDER = RelocationOrder(request=RelocationRequest(bundle="registry.example/shop/bundle:1.4.0", to="corp.example/shop"))
+REQUEST = RelocationRequest(bundle="registry.example/shop/bundle:1.4.0", to="corp.example/shop")
 
 
 def updates(link: ApiLink) -> int:
@@ -44,7 +44,7 @@ def test_a_run_with_heartbeats_of_its_own_kind_sends_no_others(
         async def beaten() -> bool:
             return updates(link) > 5
 
-        async with running(RelocationRun(ORDER), heartbeats(f"signs-{uuid.uuid4().hex[:8]}", dict)):
+        async with running(RelocationRun(REQUEST), heartbeats(f"signs-{uuid.uuid4().hex[:8]}", dict)):
             await eventually("some heartbeats", beaten)
         return UUID(str(flow_run.id))
 
@@ -65,7 +65,7 @@ def test_the_card_of_a_heartbeat_has_a_title(prefect: PrefectServer, monkeypatch
         async def beaten() -> bool:
             return updates(link) > 0
 
-        async with running(RelocationRun(ORDER)):
+        async with running(RelocationRun(REQUEST)):
             await eventually("two heartbeats", beaten)
         return UUID(str(flow_run.id))
 

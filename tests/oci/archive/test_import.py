@@ -15,8 +15,8 @@ from oci.bundle import tagnames
 from oci.digest import Digest
 from oci.errors import Incomplete, IntegrityError, InvalidInput, InvalidManifest, NotFound, TransshipError
 from oci.reference import ArchiveName
+from oci.relocation.report import result_lock
 from oci.relocation.request import RelocationRequest
-from oci.relocation.run import result_lock
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.skopeo import raw_manifest
 from tests.support.archiving import archived, imported
