@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flows import be_patient, check_server_address
 from flows.cli.click_ext import Invocation, boolean, verb
 from flows.cli.flags import (
     access,
@@ -28,15 +29,16 @@ from flows.cli.source import announce, metrics_exported, source_flags, warn_of_l
 from oci.archive.entry import DOCKER_ARCHIVE, OCI_LAYOUT
 from oci.archive.options import ExportOptions
 from oci.bundle.lockfile import write_lock
-from oci.errors import Incomplete, InvalidInput, InvalidReference, PartFailed
+from oci.errors import Incomplete, InvalidInput, InvalidReference, PartFailed, Unavailable
 from oci.meter import METRICS_FILE
 from oci.output import check_outputs
 from oci.reference import LAYOUT_PREFIX, OCI_ARCHIVE_PREFIX, ArchiveName, named_archive, parse_store
 from oci.registry.options import DEFAULT_CONCURRENCY
 from oci.relocation.plan import Plan
-from oci.relocation.report import left_behind, result_lock
+from oci.relocation.report import RelocationReport, left_behind, result_lock
 from oci.relocation.request import ReceiptOptions, RelocationRequest
 from oci.relocation.run import Relocation, RelocationResult, Step, Verify, check_readable
+from oci.relocation.session import Access
 from oci.relocation.transfer import DONE, FAILED, PRESENT, ImageOutcome
 from oci.units import counted, show_cost, show_size
 
@@ -282,23 +284,64 @@ def _monitored(
     receipts: ReceiptOptions,
     flags: dict[str, Any],
 ) -> None:
-    from flows import monitor  # noqa: PLC0415 - Prefect takes a second to import
-
     if flags["metrics_file"]:
         os.environ[METRICS_FILE] = flags["metrics_file"]  # the flow hears of it as a worker's would
     show_requests(invocation)
     concurrency = invocation.concurrency or DEFAULT_CONCURRENCY
-    report = monitor.run(
+    report = run_as_flow(
         request,
         source=access(invocation, "source", concurrency),
         destination=access(invocation, "destination", concurrency),
-        concurrency=concurrency,
-        verify=flags["verify_mode"],
         tarball=options,
         resume=flags["resume"],
+        concurrency=concurrency,
+        verify=Verify(flags["verify_mode"]),
         receipts=receipts,
     )
     invocation.output.summary(str(report))
+
+
+def run_as_flow(
+    request: RelocationRequest,
+    *,
+    source: Access,
+    destination: Access,
+    tarball: ExportOptions | None = None,
+    resume: bool = False,
+    **how: Any,
+) -> RelocationReport:
+    """Runs `request` as the flow `relocate` on the Prefect server of PREFECT_API_URL, or, without one, on a server
+    that lives as long as this call (some 15 seconds to start it the first time).
+
+    `source` and `destination` are used as they are: credentials stay in this process and reach neither the parameters
+    nor the server. `tarball` says how an archive that is the destination is to be, and `resume` goes on with an
+    unfinished one; `how` are other fields of RelocateParameters. Progress and the address of the run are logged to
+    standard error. Ctrl-C stops it within seconds.
+
+    Raises InvalidInput for a PREFECT_API_URL that is no address, and what the flow raises: RelocationIncomplete (an
+    Incomplete with `report`) or another TransshipError.
+    """
+    # Prefect reads these when it is imported. A copy must not phone home unasked; who wants that sets them.
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    be_patient()
+    # A server that ends with the command complains about what it would have liked to do still.
+    os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
+    check_server_address()
+
+    from flows.parameters.relocate import RelocateParameters, TarballOptions  # noqa: PLC0415 - Prefect takes a second
+    from flows.relocate import relocate_sync  # noqa: PLC0415
+    from tasks.run import reached_by  # noqa: PLC0415
+
+    archive = TarballOptions(export=tarball, resume=resume) if tarball else None
+    with reached_by(source=source, destination=destination):
+        try:
+            return relocate_sync(RelocateParameters.of(request, tarball=archive, **how))
+        except RuntimeError as error:  # Prefect's own, for a server that doesn't answer
+            if "Failed to reach API" not in str(error):
+                raise
+            hint = "is PREFECT_API_URL right, and the server running?"
+            raise Unavailable(str(error), store="Prefect server", operation="running the flow", hint=hint) from error
 
 
 def planned(plan: Plan) -> dict[str, Any]:

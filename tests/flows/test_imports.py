@@ -13,7 +13,7 @@ def python(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
-@pytest.mark.parametrize("module", ["flows", "flows.cli", "flows.monitor"])
+@pytest.mark.parametrize("module", ["flows", "flows.cli", "flows.cli.copy"])
 def test_prefect_is_not_imported_before_it_is_needed(module: str) -> None:
     code = f"import sys, {module}; print([name for name in ('prefect', 'pydantic') if name in sys.modules])"
 

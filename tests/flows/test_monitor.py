@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from flows import monitor
+from flows.cli.copy import run_as_flow
 from flows.parameters.relocate import TarballOptions
 from oci.archive.options import ExportOptions
 from oci.registry.credentials.credential import Credential, Credentials, Fixed
 from oci.relocation.request import RelocationRequest
+from oci.relocation.run import Verify
 from oci.relocation.session import Access
 from tests.flows.cargo import push_image
 from tests.servers.docker_registry import DockerRegistry
@@ -26,7 +27,7 @@ def test_the_access_of_the_command_line_is_used_as_it_is(registry: DockerRegistr
     request = RelocationRequest(image=f"{registry.host}/monitor/shop/web:2.0", to=f"{registry.host}/monitor/mirror/web")
     bob = Access(credentials=Credentials([Fixed(Credential(username="bob", password="pw", origin="flags"))]))
 
-    report = monitor.run(request, source=bob, destination=Access(credentials=Credentials([])), verify="deep")
+    report = run_as_flow(request, source=bob, destination=Access(credentials=Credentials([])), verify=Verify.DEEP)
 
     assert report.digest == image.digest
     assert report.bytes.mounted > 1000
@@ -46,8 +47,8 @@ def test_an_archive_in_an_object_store_is_written_and_read_with_the_settings_of_
     back = RelocationRequest(archive=(s3_location,), to=f"{registry.host}/monitor/mirror/packed")
 
     options = ExportOptions(format="oci-layout", part_size=8 << 20)
-    monitor.run(out, source=access, destination=access, verify="deep", tarball=options)
-    report = monitor.run(back, source=access, destination=access)
+    run_as_flow(out, source=access, destination=access, verify=Verify.DEEP, tarball=options)
+    report = run_as_flow(back, source=access, destination=access)
 
     assert report.images_copied == 1
     assert "4.0" in registry.repository_tags("monitor/mirror/packed")
@@ -63,13 +64,14 @@ def test_sizes_of_the_command_are_sizes_of_the_form() -> None:
 
 PROGRAM = """
 import sys
-from flows import monitor
+from flows.cli.copy import run_as_flow
 from oci.registry.credentials.credential import Credentials
 from oci.relocation.request import RelocationRequest
+from oci.relocation.run import Verify
 from oci.relocation.session import Access
 
 anonymous = Access(credentials=Credentials([]))
-report = monitor.run(RelocationRequest(image=sys.argv[1], to=sys.argv[2]), source=anonymous, destination=anonymous)
+report = run_as_flow(RelocationRequest(image=sys.argv[1], to=sys.argv[2]), source=anonymous, destination=anonymous)
 print(report.images_copied, report.tags)
 """
 
