@@ -164,27 +164,25 @@ class Plan(Struct, frozen=True, kw_only=True, dict=True):
         """Yields the units of transfer: everything but index children, which travel with their index."""
         return (manifest for manifest in self.manifests if manifest.role is not Role.CHILD)
 
-    def lacks_children(self, image: PlannedManifest) -> bool:
-        """Says whether a child of an index below the image couldn't be read: the image can't be transferred then."""
-        return any(
-            child not in self.by_digest
-            for manifest in self.below(image)
-            if not (manifest.present or manifest.is_bundle)
-            for child in manifest.children
-        )
+    def unread_child(self, image: PlannedManifest) -> Digest | None:
+        """Returns a child of an index below the image that couldn't be read: the image can't be transferred then."""
+        indexes = (manifest for manifest in self.below(image) if not (manifest.present or manifest.is_bundle))
+        return next((child for index in indexes for child in index.children if child not in self.by_digest), None)
 
     def below(self, image: PlannedManifest) -> Iterator[PlannedManifest]:
-        """Yields the image and the index children below it, each once. What a bundle lists isn't below it but beside
-        it, and a child that couldn't be read isn't in the plan."""
+        """Yields the index children below the image, each once and after its own children, then the image. What a
+        bundle lists isn't below it but beside it, and a child that couldn't be read isn't in the plan."""
         visited: set[Digest] = set()
-        unvisited = [image]
-        while unvisited:
-            manifest = unvisited.pop()
-            if manifest.digest not in visited:
-                visited.add(manifest.digest)
-                yield manifest
-                children = map(self.by_digest.get, () if manifest.is_bundle else reversed(manifest.children))
-                unvisited.extend(child for child in children if child is not None)
+
+        def walk(manifest: PlannedManifest) -> Iterator[PlannedManifest]:
+            visited.add(manifest.digest)
+            for digest in () if manifest.is_bundle else manifest.children:
+                child = self.by_digest.get(digest)
+                if child is not None and digest not in visited:
+                    yield from walk(child)
+            yield manifest
+
+        return walk(image)
 
     def bytes_below(self, image: PlannedManifest) -> int:
         """Returns the bytes of all blobs of an image, at most."""

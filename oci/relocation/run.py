@@ -347,7 +347,7 @@ def check_readable(plan: Plan) -> None:
     """Raises Incomplete, as the relocation itself will, when a part of the source couldn't be read."""
     if plan.failures:
         images = list(plan.images)
-        broken = [PartFailed(CHILD_UNREAD, subject=image.subject) for image in images if plan.lacks_children(image)]
+        broken = [PartFailed(CHILD_UNREAD, subject=image.subject) for image in images if plan.unread_child(image)]
         _check(plan, broken, some_done=len(broken) < len(images))
 
 

@@ -172,11 +172,8 @@ class Preview:
         self._every = every
         self._last_time = time.monotonic()
         self._nodes: dict[Digest, Node] = {}
-        self._missing: dict[Digest, set[Digest]] = {}
-        """Of an image, what is below it and was not found yet."""
-        self._awaited: dict[Digest, list[Node]] = defaultdict(list)
-        """The images that each such digest belongs to."""
-        self._whole: list[Node] = []
+        self._images: list[Node] = []
+        """Those that were found, and not given yet."""
         self._has_root = False
         self._ended = False
 
@@ -194,23 +191,16 @@ class Preview:
         self._has_root = self._has_root or node.role is Role.ROOT
         if node.is_bundle and not self._has_root:
             self._ended = True  # a lock that lists a bundle is refused as a whole
-        images = self._awaited.pop(node.digest, [])
         if is_new and node.role is Role.LISTED and not node.present and not node.is_bundle:
-            self._missing[node.digest] = {node.digest}
-            images.append(node)
-        for image in images:
-            missing = self._missing[image.digest]
-            missing.discard(node.digest)
-            for child in self._below(node):
-                if child not in self._nodes and child not in missing:
-                    missing.add(child)
-                    self._awaited[child].append(image)
-            if not missing:
-                del self._missing[image.digest]
-                self._whole.append(image)
-        if self._whole and not self._ended and time.monotonic() - self._last_time >= self._every:
-            self._give(self._part(fresh), len(self._nodes) / (len(self._nodes) + to_come))
-            self._whole, self._last_time = [], time.monotonic()
+            self._images.append(node)
+        if self._ended or not self._images or time.monotonic() - self._last_time < self._every:
+            return
+        self._last_time = time.monotonic()
+        whole = [image for image in self._images if self._nodes.keys() >= {*self._below(image)}]
+        if whole:
+            given = {image.digest for image in whole}
+            self._images = [image for image in self._images if image.digest not in given]
+            self._give(self._part(whole, fresh), len(self._nodes) / (len(self._nodes) + to_come))
 
     def _below(self, node: Node) -> Iterable[Digest]:
         """Yields the digests below a node, as far as that is known, each once."""
@@ -223,8 +213,8 @@ class Preview:
                     if child in self._nodes:
                         unvisited.append(self._nodes[child])
 
-    def _part(self, fresh: bool) -> Plan:
-        digests = {digest for image in self._whole for digest in (image.digest, *self._below(image))}
+    def _part(self, images: Iterable[Node], fresh: bool) -> Plan:
+        digests = {digest for image in images for digest in (image.digest, *self._below(image))}
         nodes = children_first({digest: self._nodes[digest] for digest in digests})
         return Plan(
             source=self._request.source_text,

@@ -71,7 +71,10 @@ def transfer_image(session: Session, plan: Plan, digest: Digest) -> ImageOutcome
     if image.present:
         return ImageOutcome.of(image, PRESENT)
     destination = session.destination(plan.destination)
-    below = list(_children_first(plan, image, set()))
+    if (unread := plan.unread_child(image)) is not None:
+        store = str(image.store)
+        raise NotFound(CHILD_UNREAD, side="source", store=store, subject=unread, operation="transferring")
+    below = list(plan.below(image))
     blobs = [plan.blob_by_digest[blob] for manifest in below if not manifest.present for blob in manifest.blobs]
     blobs.sort(key=lambda blob: -blob.size)
     owned, others = session.ledger.claim(
@@ -152,22 +155,6 @@ def small_blob(session: Session, planned: PlannedBlob) -> bytes:
         except (IntegrityError, StoreError) as error:
             problem = problem or error
     raise problem or InvalidInput(f"the plan names no place to read {planned.digest} from")
-
-
-def _children_first(plan: Plan, image: PlannedManifest, visited: set[Digest]) -> Iterator[PlannedManifest]:
-    """Lists the index children below an image, each once, then the image; what a bundle lists isn't below it but beside
-    it."""
-    visited.add(image.digest)
-    for digest in () if image.is_bundle else image.children:
-        if digest in visited:
-            continue
-        child = plan.by_digest.get(digest)
-        if child is None:
-            raise NotFound(
-                CHILD_UNREAD, side="source", store=str(image.store), subject=digest, operation="transferring"
-            )
-        yield from _children_first(plan, child, visited)
-    yield image
 
 
 def _move_blobs(
