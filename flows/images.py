@@ -8,7 +8,7 @@ from typing import cast
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.parameters.forms import archive_name, flat
+from flows.parameters.forms import alone, archive_name, flat
 from flows.parameters.images import (
     DescribeParameters,
     PullParameters,
@@ -18,7 +18,6 @@ from flows.parameters.images import (
     VerifyParameters,
     VerifyReceiptParameters,
 )
-from flows.results import DRIFT, alone, completed, failed, or_failed
 from oci.bundle.describe import DescribeReport
 from oci.bundle.pull import PullReport
 from oci.bundle.push import PushReport
@@ -39,7 +38,7 @@ from tasks.bundle import (
     resolve_tag_of,
     verify_place,
 )
-from tasks.run import OneSided, running
+from tasks.run import DRIFT, completed, failed, or_failed, running
 
 
 def push_name() -> str:
@@ -55,7 +54,7 @@ async def push(parameters: PushParameters) -> PushReport:
 
     Raises a TransshipError when they can't be packed or pushed; then the name wasn't moved.
     """
-    async with running(OneSided(parameters.side(), "destination")):
+    async with running(parameters.run("destination")):
         outputs = (parameters.lock_output, parameters.to_tar)
         return await or_failed(push_files(parameters.request(), parameters.destination, *outputs))
 
@@ -78,7 +77,7 @@ async def pull(parameters: PullParameters) -> PullReport:
 
     Raises a TransshipError when they can't be had; then the folder is as it was.
     """
-    async with running(OneSided(parameters.side(), "source")):
+    async with running(parameters.run("source")):
         work = pull_files(
             parameters.request(),
             parameters.source,
@@ -101,7 +100,7 @@ def describe_name() -> str:
 @flat
 async def describe(parameters: DescribeParameters) -> DescribeReport:
     """Reads a bundle and everything it lists. Raises a TransshipError when it is none, or when a part can't be read."""
-    async with running(OneSided(parameters.side(), "")):
+    async with running(parameters.run("")):
         work = describe_bundle(
             parameters.reference(),
             archive_name(parameters.archive),
@@ -128,7 +127,7 @@ def tags_name() -> str:
 async def tags(parameters: TagsParameters) -> TagsReport:
     """Lists tags, or resolves one, as a result and as a table. Raises a TransshipError when the registry won't say."""
     reference = parameters.reference()
-    async with running(OneSided(parameters.side(), "")):
+    async with running(parameters.run("")):
         if parameters.action is TagAction.RESOLVE:
             work = resolve_tag_of(reference)
         else:
@@ -160,7 +159,7 @@ async def verify(parameters: VerifyParameters) -> VerificationReport:
     Raises Incomplete when something is missing or wrong, after the report was written, and any other TransshipError
     when a place could not be looked at.
     """
-    async with running(OneSided(parameters.side(), "destination")):
+    async with running(parameters.run("destination")):
         try:
             names = (parameters.references, parameters.repositories, parameters.locks)
             names_of = await asyncio.to_thread(names_by_store, *names)
@@ -191,7 +190,7 @@ async def verify_receipt(parameters: VerifyReceiptParameters) -> Checked:
     Raises Incomplete, from a state that is called Drift, when something differs, after the table of it was written;
     NotTrusted when no key has signed the receipt; and any other TransshipError when a place could not be looked at.
     """
-    async with running(OneSided(parameters.side(), "destination")):
+    async with running(parameters.run("destination")):
         try:
             checked = await compare_receipt(
                 parameters.receipt, list(parameters.keys), list(parameters.at), deep=parameters.deep

@@ -14,8 +14,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 from prefect.states import Failed
 
-from flows.parameters.forms import FleetOptions, QueueName, ShortText, flat
-from flows.results import DRIFT, alone, cancelled, completed, failed, failed_images, reported_when_cancelled
+from flows.parameters.forms import FleetOptions, QueueName, ShortText, alone, flat
 from oci.errors import Incomplete, InvalidInput, StoreError, TransshipError
 from oci.mirror.comparison import Comparison, WorkItem
 from oci.mirror.config import Mirror, MirrorsConfig
@@ -42,7 +41,19 @@ from tasks.mirror import (
     record_mirror,
     report_mirror,
 )
-from tasks.run import errors_alone, running, shared_out, together, together_in_a_task
+from tasks.run import (
+    DRIFT,
+    cancelled,
+    completed,
+    errors_alone,
+    failed,
+    failed_images,
+    reported_when_cancelled,
+    running,
+    shared_out,
+    together,
+    together_in_a_task,
+)
 from tasks.shards import MirrorWork, items_result, items_stay_here, unpack_items
 
 

@@ -19,8 +19,7 @@ from prefect.runtime import deployment, flow_run
 from prefect.states import Suspended
 from pydantic import Field
 
-from flows.parameters.forms import OneSide, ShortText, flat, without_scheme
-from flows.results import alone, completed, failed
+from flows.parameters.forms import OneSide, ShortText, alone, flat, without_scheme
 from oci.errors import Incomplete, InvalidInput, StoreError, TransshipError
 from oci.options import option, required
 from oci.prune.plan import PrunePlan, PruneRunReport, Remaining
@@ -28,7 +27,7 @@ from oci.prune.policy import Keep, KeepOptions
 from oci.reference import ARCHIVE_PREFIX, StoreName, parse_store
 from tasks.artifacts.report import artifact_key
 from tasks.prune import PrunePolicy, carry_out, in_words, plan_prune, report_prune, undone
-from tasks.run import OneSided, running
+from tasks.run import completed, failed, running
 
 GRACE_OR_PERSON = "without a grace period a person has to be asked"
 
@@ -137,7 +136,7 @@ async def prune(parameters: PruneParameters) -> PruneRunReport:
     was, because no plan could be made or the registry doesn't delete.
     """
     destination = parameters.store()
-    async with running(OneSided(parameters.side(), "destination")):
+    async with running(parameters.run("destination")):
         try:
             written = await _pruned(parameters)
         except TransshipError as error:

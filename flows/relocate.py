@@ -13,9 +13,8 @@ from typing import cast
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.parameters.forms import flat
+from flows.parameters.forms import alone, flat
 from flows.parameters.relocate import PartsParameters, RelocateParameters, ShardParameters, TarballOptions
-from flows.results import alone, cancelled, completed, failed, failed_images, or_failed, reported_when_cancelled
 from oci.digest import Digest
 from oci.errors import Incomplete, TransshipError
 from oci.export.export import seal_archive
@@ -57,7 +56,17 @@ from tasks.relocate import (
     resolve_bundle,
     verify,
 )
-from tasks.run import errors_alone, running, together
+from tasks.run import (
+    cancelled,
+    completed,
+    errors_alone,
+    failed,
+    failed_images,
+    or_failed,
+    reported_when_cancelled,
+    running,
+    together,
+)
 from tasks.shards import RelocationWork, can_begin, images_result, images_stay_here, open_shard
 
 

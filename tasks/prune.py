@@ -24,7 +24,7 @@ from tasks.artifacts.markdown import in_forms
 from tasks.artifacts.pages import prune_page
 from tasks.artifacts.report import emit, write_page, write_table
 from tasks.blocks import read_mirrors
-from tasks.run import ONCE, REPEATABLE, OneSided, Side, current, remembered
+from tasks.run import ONCE, REPEATABLE, Run, Side, current, remembered
 
 
 def in_words(plan: PrunePlan) -> str:
@@ -57,14 +57,15 @@ class PrunePolicy:
     mirrors: str = ""
     vanished: bool = True
 
-    async def now(self, run: OneSided, destination: StoreName) -> Keep:
+    async def now(self, run: Run, destination: StoreName) -> Keep:
         """Adds what all mirrors to the destination take at this moment. Raises what reading them and their sources
         raises."""
         if not self.mirrors:
             return self.keep
         config = await run.in_thread(read_mirrors, self.mirrors)
         names = dict.fromkeys(registry.credentials for registry in config.registries.values() if registry.credentials)
-        side = Side(credentials=(*run.side.credentials, *names), anonymous=run.side.anonymous)
+        of_run = run.sides["destination"]
+        side = Side(credentials=(*of_run.credentials, *names), anonymous=of_run.anonymous)
         reached = {name: await side.access(name) for name in ("source", "destination")}
 
         def open_mirror(mirror: Mirror) -> Session:
@@ -82,7 +83,7 @@ async def plan_prune(destination: StoreName, policy: PrunePolicy, grace_seconds:
     Kept for the flow run: what goes on when a person has approved is the plan that this person has seen. With a grace
     period, since when things are unwanted is written into the destination.
     """
-    run = current(OneSided)
+    run = current(Run)
 
     async def make() -> str:
         session = await run.session()
@@ -122,7 +123,7 @@ def _row(kind: str, tags: str, digest: str, unwanted: UnwantedManifest | Unwante
 async def carry_out(destination: StoreName, plan: PrunePlan, policy: PrunePolicy, note: str = "") -> PruneRunReport:
     """Looks again, and deletes what the plan says and what is unwanted still; what mirrors take by now is asked anew.
     Not run again by itself: a new run makes a new plan."""
-    run = current(OneSided)
+    run = current(Run)
     keep = await policy.now(run, destination)
     report = await run.in_thread(execute, await run.session(), plan, keep=keep)
     return PruneRunReport.of(plan, report, note)

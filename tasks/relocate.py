@@ -32,7 +32,7 @@ from tasks.artifacts.markdown import in_forms, with_short_digests
 from tasks.artifacts.pages import relocation_page
 from tasks.artifacts.report import REFUSED, artifact_key, emit, percent_shown, write_page, write_table
 from tasks.fleet.limits import limits_of
-from tasks.run import ONCE, REPEATABLE, Run, Side, current, given_access, remembered, shared_out
+from tasks.run import ONCE, REPEATABLE, Run, Side, current, remembered, shared_out
 
 
 class Resolution(BaseModel):
@@ -63,18 +63,16 @@ class RelocationRun(Run):
         concurrency: int = DEFAULT_CONCURRENCY,
         verify: Verify = Verify.NONE,
     ) -> None:
-        super().__init__(concurrency)
+        super().__init__(concurrency, {"source": source or Side(), "destination": destination or Side()})
         self.relocation = Relocation(None, request, verify=verify)
         self.on_node: OnNode = unheard
         """Sees what planning finds."""
         self.source: Resolution | None = None
         self.fleet = ""
         """What was decided about helpers, in words."""
-        self.sides = {"source": source or Side(), "destination": destination or Side()}
 
     async def _open(self) -> Session:
-        accesses = given_access() or [await side.access(name) for name, side in self.sides.items()]
-        session = self._between(*accesses)
+        session = await super()._open()
         self.relocation.open(session)
         return session
 
@@ -103,7 +101,7 @@ class RelocationRun(Run):
         if source.digest:
             tags = self.request.tags or ((source.tag,) if source.tag else ())
             kind = "bundle" if self.request.bundle else "image"
-            self.relocation.asked = self.request.with_(**{kind: source.pinned}, tags=tags, asked_tag=source.tag)
+            self.relocation.whole_request = self.request.with_(**{kind: source.pinned}, tags=tags, asked_tag=source.tag)
 
     async def transfer(self, digest: Digest) -> ImageOutcome:
         """Brings one image to the destination, unless that is done. Raises what stopped it; the outcome says so."""

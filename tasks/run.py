@@ -1,5 +1,6 @@
 """The work of one flow run in its process: threads, the token that stops them, the session, and slots of named limits;
-and how the run reaches registries and object stores: by names of blocks, or by what the calling program has.
+how the run reaches registries and object stores: by names of blocks, or by what the calling program has; and how it
+ends: with a message in its state, and with a report although it was cancelled.
 
 Tasks take small plain values as parameters and find everything else in the run. Nothing of it outlives the process: a
 run that is retried elsewhere opens a new session, because only the destination knows what is in place.
@@ -15,7 +16,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
@@ -23,16 +24,18 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
+from prefect.states import Completed, Failed
 from prefect.tasks import Task
 from pydantic import BaseModel
 
-from oci.errors import Cancelled, CancelToken, InvalidInput, TransshipError
+from oci.errors import Cancelled, CancelToken, InvalidInput, StoreError, TransshipError
 from oci.meter import Meter, Receipt
 from oci.registry.credentials.credential import Credentials
 from oci.registry.credentials.keychains import default_credentials
 from oci.registry.http.origin import named_hosts
 from oci.registry.options import RegistryOptions
 from oci.relocation.session import Access, Session
+from tasks.artifacts.markdown import in_forms
 from tasks.artifacts.report import signs_of_life
 from tasks.blocks import load_credentials, load_s3
 from tasks.fleet.limits import Slots, existing
@@ -48,7 +51,10 @@ class Run:
     """Used from one event loop; the work itself runs in threads. `concurrency` is the most images on their way at a
     time."""
 
-    def __init__(self, concurrency: int) -> None:
+    def __init__(self, concurrency: int, sides: Mapping[str, Side] | None = None) -> None:
+        """`sides` says how registries are reached, by the names of Side.access: the source and the destination, or one
+        side that is both."""
+        self.sides = sides or {}
         self.cancel = CancelToken()
         self.meter = Meter()
         self.slots = Slots()
@@ -70,12 +76,10 @@ class Run:
             return self._session
 
     async def _open(self) -> Session:
-        raise NotImplementedError
-
-    def _between(self, source: Access, destination: Access) -> Session:
+        accesses = given_access() or [await side.access(name) for name, side in self.sides.items()]
         return Session(
-            source=source,
-            destination=destination,
+            source=accesses[0],
+            destination=accesses[-1],
             concurrency=self._concurrency,
             meter=self.meter,
             cancel=self.cancel,
@@ -277,19 +281,6 @@ def _references(parameters: Any) -> Iterator[str]:
                 yield from _references(value)
 
 
-class OneSided(Run):
-    """A run that works at one side only. `name` is as in Side.access."""
-
-    def __init__(self, side: Side, name: str) -> None:
-        super().__init__(side.settings.concurrency)
-        self.side = side
-        self._name = name
-
-    async def _open(self) -> Session:
-        access = await self.side.access(self._name)
-        return self._between(access, access)
-
-
 @contextmanager
 def reached_by(*, source: Access, destination: Access) -> Iterator[None]:
     """Runs opened inside use these accesses instead of loading blocks: for a program that has credentials already and
@@ -308,3 +299,64 @@ def given_access() -> tuple[Access, Access] | None:
 
 
 _ACCESSES: ContextVar[tuple[Access, Access] | None] = ContextVar("given_access", default=None)
+
+
+REPORT_SECONDS = 15.0
+"""A worker kills a cancelled run after 30 seconds."""
+_LONGEST_MESSAGE = 1000
+
+
+DRIFT = "Drift"
+"""Name of the state, of the type Failed, that a check ends in which found drift."""
+
+
+def failed(error: TransshipError, name: str = "Failed") -> Any:
+    """Returns a state that Prefect raises the error of, when the flow is awaited. Returned from a flow, because an
+    error that is raised fills the log with a traceback and the state with its prefix, where one sentence says it
+    all."""
+    state: State[Any] = Failed(name=name, message=_one_line(in_forms(str(error))), data=error)
+    return state
+
+
+def completed(result: T, message: str = "") -> T:
+    """Returns a state with a message, that Prefect gives the result of when the flow is awaited."""
+    return cast("T", Completed(message=_one_line(message or str(result)), data=result))
+
+
+def _one_line(message: str) -> str:
+    return "; ".join(message.splitlines())[:_LONGEST_MESSAGE]
+
+
+def failed_images(failures: Sequence[str], images: int) -> State[None] | None:
+    """Returns the state of a helper's run in which images failed: an error that is raised would fill the log."""
+    if not failures:
+        return None
+    return Failed(message=f"{len(failures)} of {images} images failed, the first: {failures[0]}")
+
+
+async def or_failed(work: Awaitable[T], message: Callable[[T], str] = str) -> T:
+    """The state of what `work` gives, or of its error."""
+    try:
+        result = await work
+    except TransshipError as error:
+        return cast("T", failed(error))
+    return completed(result, message(result))
+
+
+def cancelled() -> TransshipError:
+    """Returns what the report of a cancelled run has as its cause and its next step."""
+    return StoreError("the run was cancelled", hint="run it again: what has arrived is not sent again", retryable=True)
+
+
+@asynccontextmanager
+async def reported_when_cancelled(report: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
+    """Awaits `report` when the block is cancelled. It must not be a task, for Prefect runs none in a cancelled run."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        try:
+            async with asyncio.timeout(REPORT_SECONDS):
+                await report()
+        except Exception as error:  # noqa: BLE001 - the run ends whatever becomes of its report
+            get_run_logger().warning("the report of the cancelled run can't be written: %s", error)
+        raise

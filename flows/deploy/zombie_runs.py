@@ -27,8 +27,8 @@ from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry, Completed, Crashed
 
-from flows.results import DRIFT
 from tasks.artifacts.report import PERIOD, read_heartbeats
+from tasks.run import DRIFT
 
 TAG = "transship"
 RESCUE_TAG = "transship:rescue"

@@ -8,14 +8,17 @@ come from the worker (environment, docker config), and an address that contains 
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import typing
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from typing import Annotated, Any, ClassVar, TypeVar
 from uuid import UUID
 
 import msgspec
+from prefect import Flow
 from prefect.blocks.core import Block
 from prefect.runtime import flow_run
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -29,7 +32,7 @@ from oci.reference import S3_PREFIX, ArchiveName
 from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
 from tasks.fleet.dispatch import Fleet
 from tasks.fleet.queue import ShardQueue
-from tasks.run import Side
+from tasks.run import Run, Side
 
 SLUG = "block_type_slug"
 """The key in a JSON schema by which the forms of Prefect show a drop-down of the blocks of a type."""
@@ -95,9 +98,11 @@ class OneSide(Options):
     credentials: tuple[BlockName, ...] = credentials_option("registry-example-reader")
     registry: RegistryOptions = option(RegistryOptions(), "How the registries are reached.", group="advanced")
 
-    def side(self) -> Side:
-        """Returns how registries are reached, and object stores by a form that has `s3_store`."""
-        return side(self.registry, self.credentials, self.concurrency, getattr(self, "s3_store", ""))
+    def run(self, name: str) -> Run:
+        """Returns the run of such a flow; `name` is "source", "destination", or empty for neither. Object stores are
+        reached as a form says that has `s3_store`."""
+        s3_store = getattr(self, "s3_store", "")
+        return Run(self.concurrency, {name: side(self.registry, self.credentials, self.concurrency, s3_store)})
 
 
 _LOOK_EVERY = 10.0
@@ -205,6 +210,7 @@ def side(options: RegistryOptions, credentials: tuple[str, ...], concurrency: in
     return Side(settings=settings, credentials=credentials, anonymous=options.anonymous, s3_store=s3_store)
 
 
+P = TypeVar("P", bound=Options)
 R = TypeVar("R")
 
 
@@ -316,3 +322,19 @@ def _drop_down(block: dict[str, Any]) -> CoreSchema:
     title = "".join(word.capitalize() for word in block[SLUG].split("-"))
     definition = {key: block[key] for key in block.keys() & _OF_A_BLOCK} | {"title": title}
     return core_schema.str_schema(ref=f"blocks.{title}:0", metadata={"pydantic_js_functions": [lambda *_: definition]})
+
+
+def alone(flow: Flow[..., Coroutine[Any, Any, R]], form: type[P]) -> Callable[[P], R]:
+    """Returns a flow for programs without an event loop; `form` is the type of its parameters."""
+    del form
+
+    def run(parameters: P) -> R:
+        """Runs the flow in an event loop of its own. Raises InvalidInput where one runs: it can be awaited there."""
+        with suppress(RuntimeError):
+            asyncio.get_running_loop()
+            hint = f"write `await {flow.name}(**parameters.to_dict())` instead"
+            raise InvalidInput("an event loop is running here", hint=hint)
+        result: R = asyncio.run(flow(**parameters.to_dict()))
+        return result
+
+    return run

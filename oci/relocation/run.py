@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from enum import StrEnum
 from itertools import islice
 from queue import SimpleQueue
@@ -29,7 +30,6 @@ from oci.relocation.session import Session
 from oci.relocation.transfer import (
     CHILD_UNREAD,
     FAILED,
-    PRESENT,
     ImageOutcome,
     failure,
     keep_backup,
@@ -118,7 +118,7 @@ class Relocation:
     ) -> None:
         """`session` may come later, by `open`, before the first step. `plan` is one that was made before, which a part
         of a relocation has in the place of a request."""
-        self.asked = request
+        self.whole_request = request
         self.verify = verify
         self.made_plan = plan
         """None until there is a plan."""
@@ -142,9 +142,9 @@ class Relocation:
     @property
     def request(self) -> RelocationRequest:
         """Raises InvalidInput for a part of a relocation."""
-        if self.asked is None:
+        if self.whole_request is None:
             raise InvalidInput("a part of a relocation has a plan, and no request")
-        return self.asked
+        return self.whole_request
 
     @property
     def plan(self) -> Plan:
@@ -171,31 +171,23 @@ class Relocation:
     def transfer_all(self, on_image: Callable[[ImageOutcome], None] = unheard) -> None:
         """Transfers every image of the plan, biggest first, some at a time. A failed image is an outcome with its
         error; the others go on. Raises Cancelled, and nothing else."""
-
-        def note(outcome: ImageOutcome) -> None:
-            self.outcomes[outcome.digest] = outcome
-            on_image(outcome)
-
         session, plan = self.session, self.plan
         for image in filter(lambda image: image.present, plan.images):
-            note(ImageOutcome.of(image, PRESENT))
+            on_image(self.transfer(image.digest))
         queue = iter(sorted(plan.to_transfer, key=lambda image: -plan.bytes_below(image)))
-        running: dict[Future[ImageOutcome], PlannedManifest] = {}
+        running: dict[Future[ImageOutcome], Digest] = {}
         finished: SimpleQueue[Future[ImageOutcome]] = SimpleQueue()
         while True:
             for image in islice(queue, session.concurrency * 2 - len(running)):
-                future = session.workers.submit(transfer_image, session, plan, image.digest)
-                running[future] = image
+                future = session.workers.submit(self.transfer, image.digest)
+                running[future] = image.digest
                 future.add_done_callback(finished.put)
             if not running:
                 return
             future = finished.get()
-            image = running.pop(future)
-            try:
-                outcome = future.result()
-            except TransshipError as error:
-                outcome = failure(image, error)
-            note(outcome)
+            with suppress(TransshipError):  # the outcome says so
+                future.result()
+            on_image(self.outcomes[running.pop(future)])
 
     def check_complete(self) -> None:
         """Raises Incomplete, with what failed, unless every image of the plan is in place."""

@@ -196,10 +196,12 @@ class Preview:
         if self._ended or not self._images or time.monotonic() - self._last_time < self._every:
             return
         self._last_time = time.monotonic()
-        whole = [image for image in self._images if self._nodes.keys() >= {*self._below(image)}]
+        whole: list[Node] = []
+        partial: list[Node] = []
+        for image in self._images:
+            (whole if self._nodes.keys() >= {*self._below(image)} else partial).append(image)
         if whole:
-            given = {image.digest for image in whole}
-            self._images = [image for image in self._images if image.digest not in given]
+            self._images = partial
             self._give(self._part(whole, fresh), len(self._nodes) / (len(self._nodes) + to_come))
 
     def _below(self, node: Node) -> Iterable[Digest]:

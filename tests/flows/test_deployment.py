@@ -19,7 +19,7 @@ from prefect.client.schemas.objects import TaskRun
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Cancelling, Scheduled
 
-from flows.results import cancelled
+from tasks.run import cancelled
 from tests.flows.cargo import Image, push_image, write_lock
 from tests.servers.docker_registry import DockerRegistry
 from tests.support.flow_runs import is_let_go, is_over, read_run, start_run, state_of, task_runs, with_client

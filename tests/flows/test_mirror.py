@@ -27,13 +27,13 @@ from flows import (
     mirror_check_sync,
     mirror_sync,
 )
-from flows.results import DRIFT
 from oci.errors import InvalidDocument, InvalidInput
 from oci.mirror.comparison import WorkItem
 from oci.mirror.config import MirrorSource
 from oci.mirror.execute import ItemOutcome
 from oci.mirror.reader import make_config
 from tasks.mirror import MirrorRun
+from tasks.run import DRIFT
 from tests.faults.proxy import Fault, FaultProxy
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.registry_data import blob_file, seed

@@ -21,7 +21,6 @@ from flows import (
 )
 from flows.mirror import MirrorShardParameters
 from flows.parameters.relocate import SourceKind, TarballOptions
-from flows.results import DRIFT
 from oci.errors import Incomplete, InvalidInput, NotSigned
 from oci.mirror.config import MirrorsConfig
 from oci.receipts.check import LOST_IMAGE, LOST_TAG
@@ -29,6 +28,7 @@ from oci.relocation.request import CopyOptions, ReceiptOptions
 from oci.relocation.run import Verify
 from tasks.blocks import SigningKey
 from tasks.fleet.queue import ShardQueue
+from tasks.run import DRIFT
 from tests.servers.docker_registry import DockerRegistry
 from tests.support.content import OCI_INDEX
 from tests.support.cosign_key import cosign_key

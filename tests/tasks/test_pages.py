@@ -10,7 +10,6 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from msgspec import structs
 
-from flows.results import cancelled, failed
 from oci.bundle.describe import Content, DescribeReport
 from oci.bundle.pull import PullReport
 from oci.bundle.push import PushReport
@@ -31,7 +30,7 @@ from tasks.artifacts.markdown import in_forms, text, when
 from tasks.artifacts.pages import describe_page, pull_page, push_page, relocation_page, step_of, verification_page
 from tasks.artifacts.report import artifact_key
 from tasks.relocate import RelocationRun, Resolution
-from tasks.run import running
+from tasks.run import cancelled, failed, running
 from tests.support.plans import digest, plan_of
 
 SOURCE = "registry.example/shop/bundle:1.4.0"
