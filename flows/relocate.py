@@ -139,7 +139,7 @@ async def _copy(run: RelocationRun, parameters: RelocateParameters, recorder: Re
         if not plans_first:
             await fetch_referenced_images(source)
         # As asked for: a digest is wider than the page.
-        async with progress_shown(run, run.source.reference if run.source else run.plan.source):
+        async with progress_shown(run, run.source.reference):
             await push()
     run.relocation.check_complete()
     for step in run.relocation.closing_steps:

@@ -36,14 +36,14 @@ from tasks.run import ONCE, REPEATABLE, Run, Side, current, remembered, shared_o
 
 
 class Resolution(BaseModel):
-    """What a source reference turned out to be. For a lock or an archive, which pins its images itself, there is no
-    digest."""
+    """What a source reference turned out to be; nothing before it is resolved. For a lock or an archive, which pins its
+    images itself, there is no digest."""
 
-    what: str
+    what: str = ""
     """"bundle", "image", "index", "lock" or "archive"."""
-    reference: str
+    reference: str = ""
     """As it was asked for, in canonical form."""
-    pinned: str
+    pinned: str = ""
     """The same by digest; a lock or an archive as it is."""
     digest: str = ""
     tag: str = ""
@@ -67,7 +67,7 @@ class RelocationRun(Run):
         self.relocation = Relocation(None, request, verify=verify)
         self.on_node: OnNode = unheard
         """Sees what planning finds."""
-        self.source: Resolution | None = None
+        self.source = Resolution()
         self.fleet = ""
         """What was decided about helpers, in words."""
 
@@ -126,15 +126,9 @@ class RelocationRun(Run):
         return replace(self.relocation.result(), receipt=self.receipt())
 
     def report(self) -> RelocationReport:
-        resolved = self.source or Resolution(what="", reference="", pinned="")
-        return report_of(
-            self.relocation,
-            self.receipt(),
-            source=resolved.reference,
-            what=resolved.what,
-            digest=resolved.digest,
-            fleet=self.fleet,
-        )
+        source = self.source
+        named = {"source": source.reference, "what": source.what, "digest": source.digest}
+        return report_of(self.relocation, self.receipt(), **named, fleet=self.fleet)
 
     @contextmanager
     def noting_failure(self) -> Iterator[None]:
