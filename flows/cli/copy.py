@@ -190,17 +190,15 @@ def _recorder(
 def _copy(invocation: Invocation, request: RelocationRequest, recorder: Recorder | None, flags: dict[str, Any]) -> None:
     output = invocation.output
     session = open_session(invocation)
-    progress = RelocationProgress(session)
-    to, path = str(request.destination), flags["metrics_file"]
-    telling = metrics_exported(session, lambda: _sums(progress), invocation, destination=to, path=path)
     relocation = Relocation(session, request, verify=Verify(flags["verify_mode"]))
+    to, path = str(request.destination), flags["metrics_file"]
+    telling = metrics_exported(session, lambda: _sums(relocation), invocation, destination=to, path=path)
     with (
         session,
         nullcontext() if flags["plan_only"] else telling,
-        shown(progress, invocation, flags["progress_kind"]),
+        shown(RelocationProgress(relocation), invocation, flags["progress_kind"]),
     ):
         plan = relocation.make_plan()
-        progress.planned(plan)
         if recorder is not None:
             recorder.check(plan)
         if flags["plan_only"]:
@@ -219,7 +217,7 @@ def _copy(invocation: Invocation, request: RelocationRequest, recorder: Recorder
                 output.line("copy | Tagging images")
 
         try:
-            result = relocation.run(on_image=progress.finished, on_step=say)
+            result = relocation.run(on_step=say)
         except Incomplete:
             output.report(flags["report"], relocation.result().to_dict())
             raise
@@ -270,10 +268,10 @@ def _kinds(plan: Plan, outcomes: Sequence[ImageOutcome], *, plain: bool) -> str:
     return f"{len(outcomes)} ({', '.join(counted(count, kind) for kind, count in sorted(kinds.items()))})"
 
 
-def _sums(progress: RelocationProgress) -> Mapping[str, int]:
+def _sums(relocation: Relocation) -> Mapping[str, int]:
     """Images of a relocation so far."""
-    counts = Counter(outcome.status for outcome in progress.outcomes.values())
-    unread = len(progress.plan.failures) if progress.plan else 0
+    counts = Counter(outcome.status for outcome in relocation.outcomes.values())
+    unread = len(relocation.made_plan.failures) if relocation.made_plan else 0
     return {"copied": counts[DONE], "present": counts[PRESENT], "failed": counts[FAILED] + unread}
 
 

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 import click
@@ -29,8 +29,7 @@ from oci.units import show_size
 if TYPE_CHECKING:
     from oci.export.plan import ArchivePlan
     from oci.export.tar_plan import Part
-    from oci.relocation.plan import Plan
-    from oci.relocation.transfer import ImageOutcome
+    from oci.relocation.run import Relocation
 
 
 _PLAIN_SECONDS = 5.0
@@ -140,46 +139,45 @@ class Bars(ABC):
 class RelocationProgress(Bars):
     """A relocation: its images, and of those on their way each one's bytes."""
 
-    session: Session
-    plan: Plan | None = None
-    outcomes: dict[Digest, ImageOutcome] = field(default_factory=dict)
-    _blobs: dict[Digest, tuple[Digest, ...]] = field(default_factory=dict)
-    _images: dict[Digest, list[Digest]] = field(default_factory=dict)
+    relocation: Relocation
 
-    def planned(self, plan: Plan) -> None:
-        for image in plan.to_transfer:
-            # What a bundle lists is beside it, not below.
-            missing = (manifest for manifest in plan.below(image) if manifest is image or not manifest.present)
-            blobs = self._blobs[image.digest] = tuple(
-                dict.fromkeys(blob for manifest in missing for blob in manifest.blobs)
-            )
-            for blob in blobs:
-                self._images.setdefault(blob, []).append(image.digest)
-        self.plan = plan
-
-    def finished(self, outcome: ImageOutcome) -> None:
-        self.outcomes[outcome.digest] = outcome
+    @cached_property
+    def _blobs(self) -> dict[Digest, dict[Digest, int]]:
+        """The blobs of each image to transfer, with their sizes. What a bundle lists is beside it, not below."""
+        plan = self.relocation.plan
+        return {
+            image.digest: {
+                blob: plan.blob_by_digest[blob].size
+                for manifest in plan.below(image)
+                if manifest is image or not manifest.present
+                for blob in manifest.blobs
+            }
+            for image in plan.to_transfer
+        }
 
     def overall(self) -> Row:
-        if self.plan is None:
+        plan = self.relocation.made_plan
+        if plan is None:
             return Row("planning")
-        moved, total = self.session.meter.receipt().bytes_moved, self.plan.bytes_to_move
-        return Row(f"{len(self.outcomes)} of {len(list(self.plan.images))} images", min(moved, total), total)
+        moved, total = self.relocation.session.meter.receipt().bytes_moved, plan.bytes_to_move
+        return Row(f"{len(self.relocation.outcomes)} of {len(list(plan.images))} images", min(moved, total), total)
 
     def parts(self) -> list[Row]:
         """A blob that several images share shows with the first of them that isn't done."""
-        plan, moving = self.plan, dict(self.session.moving)
+        plan, session, outcomes = self.relocation.made_plan, self.relocation.session, self.relocation.outcomes
         if plan is None:
             return []
-        owners = (
-            next((image for image in self._images.get(blob, ()) if image not in self.outcomes), None) for blob in moving
-        )
-        rows = []
-        for image in filter(None, dict.fromkeys(owners)):
-            sizes = {blob: plan.blob_by_digest[blob].size for blob in self._blobs[image]}
-            copied = sum(size if blob in self.session.moved else moving.get(blob, 0) for blob, size in sizes.items())
+        moving = dict(session.moving)
+        unshown, rows = set(moving), []
+        for image, sizes in self._blobs.items() if moving else ():
+            if image in outcomes or unshown.isdisjoint(sizes):
+                continue
+            unshown -= sizes.keys()
+            copied = sum(size if blob in session.moved else moving.get(blob, 0) for blob, size in sizes.items())
             name = plan.by_digest[image].subject.partition("@")[0].rpartition("/")[2]
             rows.append(Row(f"{name[:_LONGEST_NAME]}@{image[:14]}", copied, sum(sizes.values())))
+            if not unshown:
+                break
         return rows
 
 
