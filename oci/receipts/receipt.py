@@ -71,7 +71,7 @@ class Tool(Struct, frozen=True, kw_only=True):
     version: str = ""
 
 
-class Run(Struct, frozen=True, kw_only=True):
+class RunRecord(Struct, frozen=True, kw_only=True):
     """`id` is that of the flow run, or one of the command's own; times are RFC 3339, in UTC."""
 
     id: str = ""
@@ -130,7 +130,7 @@ class RelocationReceipt(Struct, frozen=True, kw_only=True):
     """The options of the relocation that aren't the defaults."""
     policy: Policy = Policy()
     verification: Proven = Proven()
-    run: Run | None = None
+    run: RunRecord | None = None
     counts: Counts | None = None
     files: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of each file or object of an archive, in hex, by its name without a folder; in order."""

@@ -26,7 +26,7 @@ from oci.receipts.receipt import (
     Proven,
     ReceivedImage,
     RelocationReceipt,
-    Run,
+    RunRecord,
     Tool,
 )
 from oci.reference import ArchiveName, LayoutFolder, StoreName
@@ -125,13 +125,13 @@ class Recorder:
         return receipt
 
 
-def begun(run: str = "") -> Run:
+def begun(run: str = "") -> RunRecord:
     """Returns what a receipt says of a run that begins now. `run` is the id of a flow run; the command's own runs get
     one."""
-    return Run(id=run or uuid.uuid4().hex, started=_time(datetime.now(UTC)))
+    return RunRecord(id=run or uuid.uuid4().hex, started=_time(datetime.now(UTC)))
 
 
-def finished(run: Run) -> Run:
+def finished(run: RunRecord) -> RunRecord:
     return replace(run, finished=_time(datetime.now(UTC)))
 
 
