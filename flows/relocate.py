@@ -15,6 +15,7 @@ from prefect.runtime import flow_run
 
 from flows.parameters.forms import alone, flat
 from flows.parameters.relocate import PartsParameters, RelocateParameters, ShardParameters, TarballOptions
+from oci.bundle.lockfile import write_lock
 from oci.digest import Digest
 from oci.errors import Incomplete, TransshipError
 from oci.export.export import seal_archive
@@ -22,7 +23,7 @@ from oci.output import check_outputs, to_dict, write_json
 from oci.receipts.record import Recorder
 from oci.registry.http.pace import Bucket
 from oci.relocation.plan import Plan
-from oci.relocation.report import RelocationIncomplete, RelocationReport
+from oci.relocation.report import RelocationIncomplete, RelocationReport, result_lock
 from oci.relocation.request import ReceiptOptions
 from oci.relocation.run import Step, Verify
 from oci.relocation.shards import Preview, part_of
@@ -92,7 +93,7 @@ async def relocate(parameters: RelocateParameters) -> RelocationReport:
             await report.fn(parameters.destination)
 
         report_path = ""
-        with run.noting_failure():
+        try:
             await run.in_thread(check_outputs, parameters.report, parameters.lock_output)
             report_path = parameters.report
             recorder = await _recorder(run, parameters)
@@ -102,14 +103,17 @@ async def relocate(parameters: RelocateParameters) -> RelocationReport:
                 else:
                     await _copy(run, parameters, recorder)
             if parameters.lock_output:
-                await run.write_lock(parameters.lock_output)
+                relocation = (await run.session(), run.relocation.request, run.relocation.plan)
+                await run.in_thread(lambda: write_lock(parameters.lock_output, result_lock(*relocation)))
+        except TransshipError as error:
+            run.relocation.error = error
         written = await report(parameters.destination)
         if report_path:
             await run.in_thread(write_json, report_path, to_dict(written))
-        error = run.relocation.error
-        if isinstance(error, Incomplete):
-            error = RelocationIncomplete(written, error)
-        return completed(written) if error is None else cast("RelocationReport", failed(error))
+        cause = run.relocation.error
+        if isinstance(cause, Incomplete):
+            cause = RelocationIncomplete(written, cause)
+        return completed(written) if cause is None else cast("RelocationReport", failed(cause))
 
 
 relocate_sync = alone(relocate, RelocateParameters)
@@ -121,20 +125,21 @@ async def _recorder(run: RelocationRun, parameters: RelocateParameters) -> Recor
         return None
     key = await load_signing_key(parameters.signing_key)
     make = partial(Recorder, verify=parameters.verify, key=key, run=str(flow_run.id or ""))
-    return await run.in_thread(make, parameters.receipts, run.request)
+    return await run.in_thread(make, parameters.receipts, run.relocation.request)
 
 
 async def _copy(run: RelocationRun, parameters: RelocateParameters, recorder: Recorder | None) -> None:
     source = await resolve_bundle(parameters.kind.value, parameters.source)
     fleet = None if parameters.fleet is None else parameters.fleet.sent_to(parameters.fleet.deployment)
-    plans_first = fleet is None or recorder is not None or not can_begin(run.request, await run.session())
+    plans_first = fleet is None or recorder is not None or not can_begin(run.relocation.request, await run.session())
     if plans_first:
         await fetch_referenced_images(source)
+        plan = run.relocation.plan
         if recorder is not None:
-            recorder.check(run.plan)
+            recorder.check(plan)
         if fleet is not None:
-            run.fleet = images_stay_here(run.plan, await run.session(), always=fleet.always)
-        fleet = None if run.fleet or not run.plan.to_transfer else fleet
+            run.fleet = images_stay_here(plan, await run.session(), always=fleet.always)
+        fleet = None if run.fleet or not plan.to_transfer else fleet
     async with _pushing(run, parameters, fleet) as push:
         if not plans_first:
             await fetch_referenced_images(source)
@@ -173,7 +178,7 @@ async def _pushing(
     """Gives what transfers the images of the run's plan: with helpers where that is faster. They may begin with what
     planning finds, where that is done in the block. What only this run may write comes last."""
     if fleet is None:
-        yield lambda: _push_all(run, run.plan)
+        yield lambda: _push_all(run, run.relocation.plan)
         return
     sent = partial(ShardParameters.sent, parameters)
     work = RelocationWork(run, await run.session(), sent, trusting=not parameters.how.repair)
@@ -184,12 +189,12 @@ async def _pushing(
         loop.call_soon_threadsafe(lambda: spread.offer(work.find(part, share), share))
 
     async def push() -> None:
-        plan, do = run.plan, partial(_push, run)
+        plan, do = run.relocation.plan, partial(_push, run)
         images = [digest for digest in biggest_first(plan) if not plan.by_digest[digest].is_bundle]
         await spread.carry_out(images, do, width=run.width, images_together=work.images_together)
         await _push_all(run, part_of(plan, [image for image in plan.to_transfer if image.is_bundle]))
 
-    run.on_node = Preview(run.request, find, every=_FOUND_EVERY).see
+    run.on_node = Preview(run.relocation.request, find, every=_FOUND_EVERY).see
     try:
         with errors_alone():
             async with spread.opened():
@@ -199,8 +204,9 @@ async def _pushing(
 
 
 async def _push(run: RelocationRun, images: list[Digest]) -> None:
+    plan = run.relocation.plan
     with suppress(TransshipError):  # the outcome is kept in the run
-        await push_to_target_registry(names_of(run.plan, images), str(run.plan.destination))
+        await push_to_target_registry(names_of(plan, images), str(plan.destination))
 
 
 @flow(name="relocate-shard", persist_result=False)
@@ -217,8 +223,9 @@ async def relocate_shard(parameters: ShardParameters) -> None:
         taker = Taker(queue, opened, partial(images_result, run))
         do, images = partial(_push, run), parameters.images_together
         await together(taker.carry_out(do, width=lambda: run.width, images_together=images))
-    failures = [f"{each.subject}: {each.error}" for each in run.outcomes.values() if each.status == FAILED]
-    return cast("None", failed_images(failures, len(run.outcomes)))
+    outcomes = run.relocation.outcomes.values()
+    failures = [f"{each.subject}: {each.error}" for each in outcomes if each.status == FAILED]
+    return cast("None", failed_images(failures, len(outcomes)))
 
 
 async def _write_out(run: ExportRun, parameters: RelocateParameters, recorder: Recorder | None) -> None:
@@ -235,7 +242,7 @@ async def _write_out(run: ExportRun, parameters: RelocateParameters, recorder: R
         recorder=recorder,
         verification=run.relocation.verification,
     )
-    await run.in_thread(seal, await run.session(), run.plan, run.archive_planned.locations, location)
+    await run.in_thread(seal, await run.session(), run.relocation.plan, run.archive_planned.locations, location)
 
 
 async def _plan_out(parameters: RelocateParameters) -> bool:
@@ -255,7 +262,7 @@ async def _write(work: ExportRun, parameters: RelocateParameters) -> None:
     async with percent_shown(key, described, lambda: round(percent(work.bytes_stored, plan.size), 1)):
         if tarball.deployment:
             upload = (plan.fingerprint, work.tickets)
-            sent = partial(PartsParameters.sent, parameters, work.request, *upload, part=1 / len(groups))
+            sent = partial(PartsParameters.sent, parameters, work.relocation.request, *upload, part=1 / len(groups))
             await write_on_fleet(work, location, groups, Fleet(deployment=tarball.deployment), sent)
             return
         for group in groups:

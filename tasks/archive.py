@@ -100,8 +100,8 @@ async def plan_tarball(location: str) -> bool:
     """Knows every byte's place before one is moved, and begins the archive, or finds the upload to go on with. Writes
     nothing, and gives False, when the very archive is there."""
     export = current(ExportRun)
-    session = await export.session()
-    plan = await export.in_thread(plan_archive, session, export.request, export.plan, export.options)
+    session, relocation = await export.session(), export.relocation
+    plan = await export.in_thread(plan_archive, session, relocation.request, relocation.plan, export.options)
     export.archive = plan
     for warning in plan.warnings:
         get_run_logger().warning("%s", in_forms(warning))

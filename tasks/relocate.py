@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from msgspec.structs import replace
@@ -13,14 +13,13 @@ from prefect import task
 from prefect.logging import get_run_logger
 from pydantic import BaseModel
 
-from oci.bundle.lockfile import write_lock
 from oci.digest import Digest, parse_digest
 from oci.errors import Incomplete, PartFailed, TransshipError, cause_and_step
 from oci.meter import RunMetrics, export_metrics, unheard
 from oci.registry.options import DEFAULT_CONCURRENCY
 from oci.relocation.plan import Plan
 from oci.relocation.planner import OnNode
-from oci.relocation.report import ImageFailure, RelocationReport, report_of, result_lock, short_subject
+from oci.relocation.report import ImageFailure, RelocationReport, report_of, short_subject
 from oci.relocation.request import RelocationRequest
 from oci.relocation.run import Relocation, RelocationResult, Step, Verify
 from oci.relocation.session import Session
@@ -77,35 +76,21 @@ class RelocationRun(Run):
         return session
 
     @property
-    def plan(self) -> Plan:
-        """Raises InvalidInput before the plan is made."""
-        return self.relocation.plan
-
-    @property
-    def outcomes(self) -> dict[Digest, ImageOutcome]:
-        return self.relocation.outcomes
-
-    @property
-    def request(self) -> RelocationRequest:
-        """Returns the request, its source pinned to a digest once it is resolved. Raises InvalidInput for a part of a
-        relocation."""
-        return self.relocation.request
-
-    @property
     def destination(self) -> str:
-        return str(self.request.destination)
+        return str(self.relocation.request.destination)
 
     def pin(self, source: Resolution) -> None:
         """Makes the relocation work on the resolved content and nothing else."""
         self.source = source
         if source.digest:
-            tags = self.request.tags or ((source.tag,) if source.tag else ())
-            kind = "bundle" if self.request.bundle else "image"
-            self.relocation.whole_request = self.request.with_(**{kind: source.pinned}, tags=tags, asked_tag=source.tag)
+            request = self.relocation.request
+            tags = request.tags or ((source.tag,) if source.tag else ())
+            kind = "bundle" if request.bundle else "image"
+            self.relocation.whole_request = request.with_(**{kind: source.pinned}, tags=tags, asked_tag=source.tag)
 
     async def transfer(self, digest: Digest) -> ImageOutcome:
         """Brings one image to the destination, unless that is done. Raises what stopped it; the outcome says so."""
-        outcome = self.outcomes.get(digest)
+        outcome = self.relocation.outcomes.get(digest)
         if outcome is not None and outcome.status == DONE:
             return outcome
         await self.session()
@@ -116,11 +101,6 @@ class RelocationRun(Run):
         await self.session()
         await self.in_thread(self.relocation.take, step)
 
-    async def write_lock(self, path: str) -> None:
-        """Writes a lock of the result."""
-        session = await self.session()
-        await self.in_thread(lambda: write_lock(path, result_lock(session, self.request, self.plan)))
-
     def result(self) -> RelocationResult:
         """Returns what was done, here and elsewhere."""
         return replace(self.relocation.result(), receipt=self.receipt())
@@ -129,14 +109,6 @@ class RelocationRun(Run):
         source = self.source
         named = {"source": source.reference, "what": source.what, "digest": source.digest}
         return report_of(self.relocation, self.receipt(), **named, fleet=self.fleet)
-
-    @contextmanager
-    def noting_failure(self) -> Iterator[None]:
-        """Keeps an error of the block for the report that follows it."""
-        try:
-            yield
-        except TransshipError as error:
-            self.relocation.error = error
 
 
 @task(name="resolve bundle", task_run_name="resolve {kind} {source}", **REPEATABLE)
@@ -150,7 +122,7 @@ async def resolve_bundle(kind: str, source: str) -> Resolution:
     run = current(RelocationRun)
 
     async def ask() -> str:
-        session, reference = await run.session(), run.request.reference
+        session, reference = await run.session(), run.relocation.request.reference
         descriptor = await run.in_thread(
             lambda: found_manifest(session.source(reference.repository), reference.identifier)
         )
@@ -174,12 +146,12 @@ async def fetch_referenced_images(source: Resolution) -> None:
     """
     run = current(RelocationRun)
     run.pin(source)
-    session = await run.session()
+    session, outcomes = await run.session(), run.relocation.outcomes
     plan = await run.in_thread(run.relocation.make_plan, run.on_node)
     for image in plan.images:
-        before = run.outcomes.get(image.digest)
+        before = outcomes.get(image.digest)
         if image.present and not (before and before.status == DONE):  # helpers may have brought it meanwhile
-            run.outcomes[image.digest] = transfer_image(session, plan, image.digest)
+            outcomes[image.digest] = transfer_image(session, plan, image.digest)
     if plan.to_transfer:
         await run.limit(limits_of(plan.destination, *{image.store for image in plan.to_transfer}))
     get_run_logger().info(
@@ -321,7 +293,7 @@ def _row(failure: ImageFailure) -> dict[str, str]:
 async def progress_shown(run: RelocationRun, source: str) -> AsyncIterator[None]:
     """A progress artifact of a plan being carried out; `source` is the reference that the user gave. Without anything
     to copy there is none."""
-    plan = run.plan
+    plan = run.relocation.plan
     if not plan.to_transfer:
         yield
         return
@@ -333,7 +305,7 @@ async def progress_shown(run: RelocationRun, source: str) -> AsyncIterator[None]
 
     def percent_done() -> float:
         """By bytes where there are any, and by images where all that is missing is small print."""
-        copied = sum(1 for outcome in run.outcomes.values() if outcome.status == DONE)
+        copied = sum(1 for outcome in run.relocation.outcomes.values() if outcome.status == DONE)
         if copied == images:
             return 100.0
         part, whole = (run.receipt().bytes_moved, plan.bytes_to_move) if plan.bytes_to_move else (copied, images)

@@ -103,8 +103,8 @@ def _with_text(session: Session, manifest: PlannedManifest) -> PlannedManifest:
 
 def images_result(run: RelocationRun, images: Sequence[Digest]) -> str:
     """Returns what has become of some images, and what the run has cost so far."""
-    outcomes = [run.outcomes[digest] for digest in images if digest in run.outcomes]
-    return ShardResult(outcomes, run.receipt()).to_json()
+    outcomes = run.relocation.outcomes
+    return ShardResult([outcomes[digest] for digest in images if digest in outcomes], run.receipt()).to_json()
 
 
 async def open_shard(run: RelocationRun, text: str, *, ask: bool) -> list[Digest]:
@@ -123,7 +123,7 @@ async def open_shard(run: RelocationRun, text: str, *, ask: bool) -> list[Digest
     get_run_logger().info("%d images to copy: %s", len(shard.to_transfer), show_size(shard.bytes_to_move))
     for image in shard.images:
         if image.present:
-            run.outcomes[image.digest] = ImageOutcome.of(image, DONE)
+            run.relocation.outcomes[image.digest] = ImageOutcome.of(image, DONE)
     return biggest_first(shard)
 
 
@@ -236,7 +236,7 @@ class RelocationWork(Work[Digest]):
 
     def note(self, helper: str, text: str) -> None:
         reported = msgspec.json.decode(text, type=ShardResult[ImageOutcome])
-        reported.note(self._run.outcomes, lambda outcome: outcome.digest, self._run.elsewhere, helper)
+        reported.note(self._run.relocation.outcomes, lambda outcome: outcome.digest, self._run.elsewhere, helper)
 
     async def remaining(self, units: Sequence[Digest]) -> list[Digest]:
         if not self._trusting:
@@ -247,7 +247,7 @@ class RelocationWork(Work[Digest]):
         missing = {image.digest for image in marked.to_transfer}
         for image in shard.to_transfer:
             if image.digest not in missing:  # in place, although its helper sent no last word
-                self._run.outcomes.setdefault(image.digest, ImageOutcome.of(image, DONE))
+                self._run.relocation.outcomes.setdefault(image.digest, ImageOutcome.of(image, DONE))
         get_run_logger().warning("a helper was lost: %d of %d images are left of its shard", len(missing), len(units))
         return [digest for digest in units if digest in missing]
 
@@ -261,7 +261,7 @@ class RelocationWork(Work[Digest]):
                 subject=digest,
                 retryable=True,
             )
-            self._run.outcomes[digest] = failure(plan.by_digest[digest], error)
+            self._run.relocation.outcomes[digest] = failure(plan.by_digest[digest], error)
 
 
 def _big_blobs(plan: Plan, images: Iterable[PlannedManifest]) -> set[Digest]:

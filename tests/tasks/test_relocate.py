@@ -93,13 +93,13 @@ async def push(
     @flow
     async def pushing() -> RelocationRun:
         request = RelocationRequest(image="registry.example/shop/web:1", to=str(plan.destination))
-        async with running(RelocationRun(request)) as relocation:
-            relocation.relocation.made_plan = plan
+        async with running(RelocationRun(request)) as run:
+            run.relocation.made_plan = plan
             try:
                 await task(images, str(plan.destination))
             except TransshipError as error:
                 raised.append(error)
-            return relocation
+            return run
 
     return await pushing(), raised[0] if raised else None
 
@@ -114,39 +114,39 @@ class TestPushToTargetRegistry:
         plan = plan_of([1])
         core = FakeCore({digest(0): [Unavailable("broke off"), Unavailable("broke off")]})
 
-        relocation, raised = asyncio.run(push(monkeypatch, core, plan, references(plan)))
+        run, raised = asyncio.run(push(monkeypatch, core, plan, references(plan)))
 
         assert raised is None
         assert core.calls == [digest(0)] * 3
-        assert relocation.outcomes[digest(0)].status == DONE
+        assert run.relocation.outcomes[digest(0)].status == DONE
 
     def test_an_error_that_will_not_pass_is_not_tried_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
         plan = plan_of([1])
         core = FakeCore({digest(0): [NotFound("no such blob", side="source")]})
 
-        relocation, raised = asyncio.run(push(monkeypatch, core, plan, references(plan)))
+        run, raised = asyncio.run(push(monkeypatch, core, plan, references(plan)))
 
         assert isinstance(raised, NotFound)
         assert core.calls == [digest(0)]
-        assert relocation.outcomes[digest(0)].status == FAILED
-        assert "no such blob" in relocation.outcomes[digest(0)].error
+        assert run.relocation.outcomes[digest(0)].status == FAILED
+        assert "no such blob" in run.relocation.outcomes[digest(0)].error
 
     def test_a_group_tries_again_only_what_failed_of_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         plan = plan_of([1, 1, 1])
         core = FakeCore({digest(1): [Unavailable("broke off")]})
 
-        relocation, raised = asyncio.run(push(monkeypatch, core, plan, references(plan)))
+        run, raised = asyncio.run(push(monkeypatch, core, plan, references(plan)))
 
         assert raised is None
         assert sorted(core.calls) == sorted([digest(0), digest(1), digest(2), digest(1)])
-        assert {outcome.status for outcome in relocation.outcomes.values()} == {DONE}
+        assert {outcome.status for outcome in run.relocation.outcomes.values()} == {DONE}
 
     def test_a_group_brings_the_rest_although_some_fail(self, monkeypatch: pytest.MonkeyPatch) -> None:
         plan = plan_of([1, 1, 1])
         core = FakeCore({digest(0): [NotFound("a")], digest(2): [NotFound("b")]})
 
-        relocation, raised = asyncio.run(push(monkeypatch, core, plan, references(plan)))
+        run, raised = asyncio.run(push(monkeypatch, core, plan, references(plan)))
 
         assert isinstance(raised, Incomplete)
         assert len(raised.failures) == 2
-        assert relocation.outcomes[digest(1)].status == DONE
+        assert run.relocation.outcomes[digest(1)].status == DONE

@@ -108,7 +108,7 @@ def test_a_pinned_relocation_keeps_the_tag_that_the_source_carries() -> None:
         async with running(RelocationRun(REQUEST)) as relocation:
             pinned = f"registry.example/shop/bundle@{digest(1)}"
             relocation.pin(Resolution(what="bundle", reference="…", pinned=pinned, digest=digest(1), tag="1.4.0"))
-            return relocation.request
+            return relocation.relocation.request
 
     request = asyncio.run(main())
 
