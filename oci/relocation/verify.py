@@ -122,27 +122,24 @@ def verify_store(
     level = list(dict.fromkeys(roots))
     looked: set[Digest] = set()
     while level:
-        while level:
-            session.cancel.check()
-            manifests.update(level)
-            below: list[Digest] = []
-            results = session.workers.map(lambda digest: _expand(store, digest), level)
-            for digest, result in zip(level, results, strict=True):
-                if isinstance(result, str):
-                    problems.append(result)
-                    continue
-                manifest, listed = result
-                below.extend((*listed, *(child.digest for child in manifest.children if child.names_manifest)))
-                inside = (child for child in manifest.children if not child.names_manifest)
-                blobs.update({blob.digest: blob for blob in (*manifest.blobs, *inside)})
-                if manifest.digest != digest:
-                    problems.append(f"{store.name}@{digest}: the manifest has digest {manifest.digest}")
-            level = [digest for digest in dict.fromkeys(below) if digest not in manifests]
-        fresh = sorted(manifests - looked)
-        looked |= manifests
-        artifacts = attachments.of(store, fresh) if attached else []
-        digests = dict.fromkeys(artifact.digest for artifact in artifacts)
-        level = [digest for digest in digests if digest not in manifests]
+        session.cancel.check()
+        manifests.update(level)
+        below: list[Digest] = []
+        results = session.workers.map(lambda digest: _expand(store, digest), level)
+        for digest, result in zip(level, results, strict=True):
+            if isinstance(result, str):
+                problems.append(result)
+                continue
+            manifest, listed = result
+            below.extend((*listed, *(child.digest for child in manifest.children if child.names_manifest)))
+            inside = (child for child in manifest.children if not child.names_manifest)
+            blobs.update({blob.digest: blob for blob in (*manifest.blobs, *inside)})
+            if manifest.digest != digest:
+                problems.append(f"{store.name}@{digest}: the manifest has digest {manifest.digest}")
+        if attached and manifests.issuperset(below):  # what is attached comes when all else was visited
+            below += [artifact.digest for artifact in attachments.of(store, sorted(manifests - looked))]
+            looked.update(manifests)
+        level = [digest for digest in dict.fromkeys(below) if digest not in manifests]
 
     def problem_of(blob: Descriptor) -> str:
         try:
