@@ -9,7 +9,7 @@ import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -246,7 +246,16 @@ class Gate:
         with self._lock:
             decision = self._decisions.get((image, destination))
         if decision is None:
-            decision = self._decided(source, image, destination, age)
+            case = _Case(self.policy, image, destination)
+            reason = case.refusal(source, age, signed=self._signed)
+            decision = Decision(
+                image=str(image),
+                destination=str(destination),
+                accepted=not reason,
+                scope=case.verdict.scope,
+                reason=reason,
+                steps=(*case.steps, f"refused: {reason}" if reason else "accepted"),
+            )
             with self._lock:
                 self._decisions[image, destination] = decision
         return decision
@@ -256,120 +265,105 @@ class Gate:
         with self._lock:
             return tuple(decision for decision in self._decisions.values() if decision.destination == destination)
 
-    def _decided(self, source: Source, image: Reference, destination: StoreName, age: timedelta | None) -> Decision:
-        verdict = self.policy.verdict(image, destination)
-        findings = _Findings([f"{self.policy.path}: {verdict.scope} counts for {image} to {destination}"], [])
 
-        def decision(reason: str) -> Decision:
-            return Decision(
-                image=str(image),
-                destination=str(destination),
-                accepted=not reason,
-                scope=verdict.scope,
-                reason=reason,
-                steps=(*findings.steps, f"refused: {reason}" if reason else "accepted"),
-            )
+class _Case:
+    """One image on its way to a destination: what was looked at, in order, and the verified times at which signatures
+    that count were there."""
 
-        if image.digest in self.policy.revoked:
-            return decision("the digest is revoked")
-        if verdict.reject:
-            return decision("no image is accepted")
-        if verdict.accept:
-            findings.steps.append("no signature is asked for")
-            if self._signed:
-                return decision("a signature is required, and this rule asks for none")
-        else:
-            reason = self._unproven(source, image, verdict, findings)
-            if reason:
-                return decision(reason)
-        return decision(_too_young(verdict.minimum_age, age, findings))
-
-    def _unproven(self, source: Source, image: Reference, verdict: Verdict, findings: _Findings) -> str:
-        """What the requirements lack, or nothing."""
-        now = datetime.now(UTC)
-        findings.steps.extend(root.freshness(now) for root in self.policy.trust)
-        digest = image.digest or Digest("")
-        attestations = any(item.attestation for item in verdict.requirements)
-        notation = any(isinstance(signer, NotationSigner) for item in verdict.requirements for signer in item.signers)
-        proofs = read_proofs(source, found_manifest(source, digest), attestations=attestations, notation=notation)
-        findings.steps.append(f"{counted(len(proofs.candidates), 'signature')} of the digest attached")
-        findings.steps.extend(proofs.problems)
+    def __init__(self, policy: SignaturePolicy, image: Reference, destination: StoreName) -> None:
+        self.verdict = policy.verdict(image, destination)
+        self.steps = [f"{policy.path}: {self.verdict.scope} counts for {image} to {destination}"]
+        self._times: list[datetime] = []
+        self._policy = policy
+        self._image = image
         # What has no name that can be believed has none at all: an archive says itself where it came from.
-        named: Reference | None = None
+        self._name: Reference | None = None
         if isinstance(image.repository, Repository):  # as it was asked for: by its tag, or else by its digest
-            named = Reference(image.repository, image.tag, None if image.tag else image.digest)
-        reasons = (_lacking(item, proofs, named, self.policy.revoked, findings) for item in verdict.requirements)
-        return next((reason for reason in reasons if reason), "")
+            self._name = Reference(image.repository, image.tag, None if image.tag else image.digest)
 
+    def refusal(self, source: Source, age: timedelta | None, *, signed: bool) -> str:
+        """Why the image is refused, or nothing."""
+        if self._image.digest in self._policy.revoked:
+            return "the digest is revoked"
+        if self.verdict.reject:
+            return "no image is accepted"
+        if not self.verdict.accept:
+            return self._unproven(source) or self._too_young(age)
+        self.steps.append("no signature is asked for")
+        return "a signature is required, and this rule asks for none" if signed else self._too_young(age)
 
-class _Findings(NamedTuple):
-    """What was looked at, in order, and the verified times at which signatures that count were there."""
+    def _unproven(self, source: Source) -> str:
+        """What the requirements lack, or nothing."""
+        now, requirements = datetime.now(UTC), self.verdict.requirements
+        self.steps.extend(root.freshness(now) for root in self._policy.trust)
+        image = found_manifest(source, self._image.digest or Digest(""))
+        attestations = any(item.attestation for item in requirements)
+        notation = any(isinstance(signer, NotationSigner) for item in requirements for signer in item.signers)
+        proofs = read_proofs(source, image, attestations=attestations, notation=notation)
+        self.steps.append(f"{counted(len(proofs.candidates), 'signature')} of the digest attached")
+        self.steps.extend(proofs.problems)
+        return next(filter(None, (self._lacking(item, proofs) for item in requirements)), "")
 
-    steps: list[str]
-    times: list[datetime]
+    def _too_young(self, age: timedelta | None) -> str:
+        """Why an image isn't old enough, or nothing. What it says of itself doesn't count."""
+        minimum = self.verdict.minimum_age
+        if not minimum:
+            return ""
+        now, text = datetime.now(UTC), f"a minimum age of {show_duration(minimum)} is asked for"
+        ages = [*(now - time for time in self._times), *([age] if age is not None else [])]
+        if not ages:
+            return (
+                f"{text}, and no signature has a verified time, and no mirror's state file says when it was seen first"
+            )
+        oldest = max(ages)
+        age_text = f"it is known for {show_duration(timedelta(seconds=oldest // timedelta(seconds=1))) or '0s'}"
+        self.steps.append(age_text)
+        return "" if oldest >= minimum else f"{text}, and {age_text}"
 
+    def _lacking(self, requirement: Requirement, proofs: Proofs) -> str:
+        """What a requirement lacks, or nothing."""
+        if requirement.unknown:
+            return requirement.unknown
+        kind = requirement.attestation
+        name = f"attestation {kind}" if kind else "signature"
+        proof_text = f"an {name}" if kind else f"a {name}"
+        candidates = [proof for proof in proofs.candidates if proof.predicate_type == kind]
+        if not candidates:
+            return f"it has no {name}"
+        signed: set[str] = set()
+        complaints: list[str] = []
+        for proof in candidates:
+            for signer in requirement.signers:
+                try:
+                    evidence = signer.evidence(proof)
+                except NoProof as error:
+                    self.steps.append(f"{proof.where}: not signed by {signer.name}: {error}")
+                    continue
+                complaint = self._unfit(requirement, proof)
+                if revoked := evidence.digests & self._policy.revoked:
+                    complaint = f"{min(revoked)} is revoked"
+                self.steps.append(f"{proof.where}: signed by {signer.name}{f', but {complaint}' if complaint else ''}")
+                if complaint:
+                    complaints.append(complaint)
+                else:
+                    signed.add(signer.fingerprint)
+                    self._times.extend([evidence.time] if evidence.time else [])
+        names = {signer.fingerprint: signer.name for signer in requirement.signers}
+        missing = [name for fingerprint, name in names.items() if fingerprint not in signed]
+        if signed and (requirement.need == "any" or not missing):
+            return ""
+        if complaints:
+            return f"{proof_text} doesn't fit: {complaints[0]}"
+        return f"{proof_text} by {(' and ' if requirement.need == 'all' else ' or ').join(missing)} is missing"
 
-def _too_young(minimum: timedelta, age: timedelta | None, findings: _Findings) -> str:
-    """Why an image isn't old enough, or nothing. What it says of itself doesn't count."""
-    if not minimum:
-        return ""
-    now, text = datetime.now(UTC), f"a minimum age of {show_duration(minimum)} is asked for"
-    ages = [*(now - time for time in findings.times), *([age] if age is not None else [])]
-    if not ages:
-        return f"{text}, and no signature has a verified time, and no mirror's state file says when it was seen first"
-    oldest = max(ages)
-    age_text = f"it is known for {show_duration(timedelta(seconds=oldest // timedelta(seconds=1))) or '0s'}"
-    findings.steps.append(age_text)
-    return "" if oldest >= minimum else f"{text}, and {age_text}"
-
-
-def _lacking(
-    requirement: Requirement, proofs: Proofs, image: Reference | None, revoked: frozenset[str], findings: _Findings
-) -> str:
-    """What a requirement lacks, or nothing."""
-    if requirement.unknown:
-        return requirement.unknown
-    kind = requirement.attestation
-    name = f"attestation {kind}" if kind else "signature"
-    proof_text = f"an {name}" if kind else f"a {name}"
-    candidates = [proof for proof in proofs.candidates if proof.predicate_type == kind]
-    if not candidates:
-        return f"it has no {name}"
-    signed: set[str] = set()
-    complaints: list[str] = []
-    for proof in candidates:
-        for signer in requirement.signers:
-            try:
-                evidence = signer.evidence(proof)
-            except NoProof as error:
-                findings.steps.append(f"{proof.where}: not signed by {signer.name}: {error}")
-                continue
-            complaint = _unfit(requirement, proof, image)
-            if evidence.digests & revoked:
-                complaint = f"{min(evidence.digests & revoked)} is revoked"
-            findings.steps.append(f"{proof.where}: signed by {signer.name}{f', but {complaint}' if complaint else ''}")
-            if complaint:
-                complaints.append(complaint)
-            else:
-                signed.add(signer.fingerprint)
-                findings.times.extend([evidence.time] if evidence.time else [])
-    names = {signer.fingerprint: signer.name for signer in requirement.signers}
-    missing = [name for fingerprint, name in names.items() if fingerprint not in signed]
-    if signed and (requirement.need == "any" or not missing):
-        return ""
-    if complaints:
-        return f"{proof_text} doesn't fit: {complaints[0]}"
-    return f"{proof_text} by {' and '.join(missing) if requirement.need == 'all' else ' or '.join(missing)} is missing"
-
-
-def _unfit(requirement: Requirement, proof: Proof, image: Reference | None) -> str:
-    """Why a proof that a signer has made isn't what is asked for. A bundle names the digest and no reference."""
-    if requirement.attestation:
-        unmet = [item for item in requirement.where if not item.holds(proof.predicate)]
-        return f"it doesn't say that {unmet[0]}" if unmet else ""
-    if not proof.identity:
-        return "it names no reference, and policy.json asks for one" if requirement.named else ""
-    return requirement.identity.fits(proof.identity, image)
+    def _unfit(self, requirement: Requirement, proof: Proof) -> str:
+        """Why a proof that a signer has made isn't what is asked for. A bundle names the digest and no reference."""
+        if requirement.attestation:
+            unmet = [item for item in requirement.where if not item.holds(proof.predicate)]
+            return f"it doesn't say that {unmet[0]}" if unmet else ""
+        if not proof.identity:
+            return "it names no reference, and policy.json asks for one" if requirement.named else ""
+        return requirement.identity.fits(proof.identity, self._name)
 
 
 def refusals(
