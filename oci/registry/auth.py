@@ -24,11 +24,11 @@ from oci.registry.credentials.credential import (
     Challenge,
     Credential,
     Credentials,
+    Exchange,
     basic,
     parse_challenges,
     scopes_to_ask,
     strongest,
-    token_requests,
 )
 from oci.registry.credentials.tokens import SCOPES, Succession, Token, Tokens, read_token
 from oci.registry.endpoints import Scope, Target
@@ -110,7 +110,7 @@ class Authenticator:
             header, identity = f"Bearer {credential.registry_token}", credential.identity
         elif challenge is not None and challenge.scheme == "bearer":
             try:
-                token = self._token(scopes, credential, challenge)
+                token = self._token(scopes, Exchange(challenge, credential))
                 header, identity = f"Bearer {token.value}", credential.identity
             except _REFUSED:
                 if repository in self._challenges:
@@ -265,47 +265,41 @@ class Authenticator:
             self._first = None
             return True
 
-    def _token(self, scopes: tuple[Scope, ...], credential: Credential, challenge: Challenge) -> Token:
+    def _token(self, scopes: tuple[Scope, ...], exchange: Exchange) -> Token:
         """A destination is asked for `pull,push` from the start: a repository that the first push creates can't be read
         with less (Quay, Docker Hub). Where the service refuses that, reading alone is asked for."""
         repository = scopes[0].repository
         wider = self._side == "destination" and len(scopes) == 1 and scopes[0].actions == "pull"
         if wider and repository not in self._pull_only:
             try:
-                return self._fetched((Scope(repository, "pull,push"),), credential, challenge)
+                return self._fetched((Scope(repository, "pull,push"),), exchange)
             except _REFUSED:
                 self._pull_only.add(repository)
-        return self._fetched(scopes, credential, challenge)
+        return self._fetched(scopes, exchange)
 
-    def _fetched(self, scopes: tuple[Scope, ...], credential: Credential, challenge: Challenge) -> Token:
+    def _fetched(self, scopes: tuple[Scope, ...], exchange: Exchange) -> Token:
         """One fetch for all threads that want the same."""
-        names, repository = scopes_to_ask(scopes, challenge.scopes), scopes[0].repository
-        succession = self._succession(credential, challenge)
+        names, repository = scopes_to_ask(scopes, exchange.challenge.scopes), scopes[0].repository
+        succession = self._succession(exchange)
         if succession.alone:
-            return self._only_token(succession, names, repository, credential, challenge)
+            return self._only_token(succession, names, repository, exchange)
         with self._lock:
             gate = self._fetching.setdefault(names, threading.Lock())
         with gate if self._tokens.uses != 1 else contextlib.nullcontext():
             token = self._tokens.at_hand(names)
             if token is None and len(scopes) == 1:
-                token = self._fetched_for_several(names, scopes[0], credential, challenge)
-            return token or self._tokens.keep(self._fetch(names, credential, challenge, repository))
+                token = self._fetched_for_several(names, scopes[0], exchange)
+            return token or self._tokens.keep(self._fetch(names, exchange, repository))
 
-    def _only_token(
-        self,
-        succession: Succession,
-        names: frozenset[str],
-        repository: str,
-        credential: Credential,
-        challenge: Challenge,
-    ) -> Token:
+    def _only_token(self, succession: Succession, names: frozenset[str], repository: str, exchange: Exchange) -> Token:
         """The one token that all threads, sides and repositories share, fetched anew where it lacks a scope. Where the
         service refuses several scopes at once, there is one token after the other."""
         if self._expected:
             with self._lock:
                 expected, self._expected = self._expected, {}
             actions = "pull,push" if self._side == "destination" else "pull"
-            succession.want([str(Scope(name, actions)) for name in expected if self.credential(name) == credential])
+            same_login = [name for name in expected if self.credential(name) == exchange.credential]
+            succession.want([str(Scope(name, actions)) for name in same_login])
         succession.want(names)
         token = succession.at_hand(names)
         if token is not None:
@@ -318,9 +312,9 @@ class Authenticator:
             every = succession.union(names)
             if every != names:
                 with contextlib.suppress(*_REFUSED):
-                    return self._fetch(every, credential, challenge, repository)
+                    return self._fetch(every, exchange, repository)
             try:
-                token = self._fetch(names, credential, challenge, repository)
+                token = self._fetch(names, exchange, repository)
             except _REFUSED:
                 succession.forget(names)
                 raise
@@ -328,7 +322,8 @@ class Authenticator:
                 succession.mixes = False
             return token
 
-    def _succession(self, credential: Credential, challenge: Challenge) -> Succession:
+    def _succession(self, exchange: Exchange) -> Succession:
+        challenge, credential = exchange.challenge, exchange.credential
         secrets = (credential.username, credential.password, credential.identity_token)
         key = (canonical_host(self._registry), challenge.realm, challenge.service, *secrets)
         succession = self._successions.get(key)
@@ -338,9 +333,7 @@ class Authenticator:
                 succession.know()
         return succession
 
-    def _fetched_for_several(
-        self, names: frozenset[str], scope: Scope, credential: Credential, challenge: Challenge
-    ) -> Token | None:
+    def _fetched_for_several(self, names: frozenset[str], scope: Scope, exchange: Exchange) -> Token | None:
         """A token for this repository and others that are expected, or None: where no other is, or where the service
         refuses to give one. Threads that come meanwhile wait for it, as theirs may be among the others."""
         with self._several:
@@ -349,29 +342,29 @@ class Authenticator:
                 return token
             with self._lock:
                 others = [name for name in self._expected if name != scope.repository][: SCOPES - 1]
-            others = [name for name in others if self.credential(name) == credential]
+            others = [name for name in others if self.credential(name) == exchange.credential]
             if not others:
                 return None
             for name in (scope.repository, *others):
                 self._expected.pop(name, None)
             every = names | {str(Scope(name, scope.actions)) for name in others}
             try:
-                return self._tokens.keep(self._fetch(every, credential, challenge, scope.repository))
+                return self._tokens.keep(self._fetch(every, exchange, scope.repository))
             except _REFUSED:
                 self._expected.clear()
                 return None
 
-    def _fetch(self, scopes: frozenset[str], credential: Credential, challenge: Challenge, repository: str) -> Token:
-        succession = self._succession(credential, challenge)
-        with succession.asking(scopes) as token:
-            answer = self._ask(scopes, credential, challenge)
+    def _fetch(self, scopes: frozenset[str], exchange: Exchange, repository: str) -> Token:
+        with self._succession(exchange).asking(scopes) as token:
+            answer = self._ask(scopes, exchange)
+            credential = exchange.credential
             if answer.status in (400, 401) and not credential.is_anonymous:
                 renewed = self._credentials.renew(self._registry, repository, credential)
                 if not renewed.same_secret(credential):
                     credential = renewed
-                    answer = self._ask(scopes, credential, challenge)
+                    answer = self._ask(scopes, Exchange(exchange.challenge, renewed))
             if answer.status != 200:
-                service = challenge.realm.partition("?")[0]
+                service = exchange.challenge.realm.partition("?")[0]
                 message = f"the token service {service} answered {answer.status} for {credential.identity}"
                 hint = "check the user name and the password or token"
                 raise self._transport.error(
@@ -384,11 +377,11 @@ class Authenticator:
                 raise self._transport.error(Refused, message, operation="logging in") from error
             # A margin, so that a token doesn't die on its way; relative, for some live only for a minute.
             token.expires_at = token.asked_at + max(lifetime * 0.9 - 1, lifetime * 0.5)
-            succession.give(token)
+            token.succession.give(token)
             return token
 
-    def _ask(self, scopes: frozenset[str], credential: Credential, challenge: Challenge) -> Answer:
-        for request in token_requests(scopes, credential, challenge):
+    def _ask(self, scopes: frozenset[str], exchange: Exchange) -> Answer:
+        for request in exchange.requests(scopes):
             answer = self._transport.ask_token_service(*request)
             if answer.status not in NO_POST:
                 break

@@ -277,27 +277,32 @@ def scopes_to_ask(scopes: tuple[Scope, ...], offered: frozenset[str]) -> frozens
     return frozenset(granted)
 
 
-def token_requests(
-    scopes: frozenset[str], credential: Credential, challenge: Challenge
-) -> Iterator[tuple[str, str, dict[str, str], dict[str, str]]]:
-    """Yields method, URL, headers and form of the requests that ask a token service for a token: a POST where there is
-    a refresh token, and the GET that is sent without one, or where the answer to the POST is one of NO_POST."""
-    realm, names = challenge.realm.partition("#")[0], sorted(scopes)
-    if credential.identity_token:
-        form = {
-            "grant_type": "refresh_token",
-            "service": challenge.service,
-            "client_id": CLIENT_ID,
-            "scope": " ".join(names),
-            "refresh_token": credential.identity_token,
-        }
-        yield "POST", realm, {}, form
-    query = [("service", challenge.service)] if challenge.service else []
-    query += [("scope", scope) for scope in names]
-    headers = {}
-    username = credential.username or ("<token>" if credential.identity_token else "")
-    if username:
-        query.append(("account", username))
-        headers["Authorization"] = basic(username, credential.password or credential.identity_token)
-    separator = "&" if "?" in realm else "?"
-    yield "GET", f"{realm}{separator}{urlencode(query)}", headers, {}
+class Exchange(msgspec.Struct, frozen=True):
+    """A challenge that names a token service, and the login that answers it there."""
+
+    challenge: Challenge
+    credential: Credential
+
+    def requests(self, scopes: frozenset[str]) -> Iterator[tuple[str, str, dict[str, str], dict[str, str]]]:
+        """Yields method, URL, headers and form of the requests that ask the service for a token: a POST where there is
+        a refresh token, and the GET that is sent without one, or where the answer to the POST is one of NO_POST."""
+        credential, service, names = self.credential, self.challenge.service, sorted(scopes)
+        realm = self.challenge.realm.partition("#")[0]
+        if credential.identity_token:
+            form = {
+                "grant_type": "refresh_token",
+                "service": service,
+                "client_id": CLIENT_ID,
+                "scope": " ".join(names),
+                "refresh_token": credential.identity_token,
+            }
+            yield "POST", realm, {}, form
+        query = [("service", service)] if service else []
+        query += [("scope", scope) for scope in names]
+        headers = {}
+        username = credential.username or ("<token>" if credential.identity_token else "")
+        if username:
+            query.append(("account", username))
+            headers["Authorization"] = basic(username, credential.password or credential.identity_token)
+        separator = "&" if "?" in realm else "?"
+        yield "GET", f"{realm}{separator}{urlencode(query)}", headers, {}
