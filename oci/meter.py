@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
-from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -38,14 +37,13 @@ def unheard(*event: object) -> None:
     del event
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True):
     """What was spent so far. Sizes in bytes. `requests[registry][kind]` counts every HTTP request sent, retries and
     token fetches included; a layout folder counts none. `written` are bytes sent to a destination, `mounted` and
     `skipped` bytes that didn't have to travel."""
 
     seconds: float = 0.0
-    requests: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    requests: Mapping[str, Mapping[str, int]] = {}
     retries: int = 0
     throttled_seconds: float = 0.0
     bytes_read: int = 0
@@ -55,8 +53,8 @@ class Receipt:
     blobs_written: int = 0
     blobs_mounted: int = 0
     blobs_skipped: int = 0
-    identities: Mapping[str, str] = field(default_factory=dict)
-    fallbacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    identities: Mapping[str, str] = {}
+    fallbacks: Mapping[str, tuple[str, ...]] = {}
     """By registry: what it refused, and what was done instead."""
 
     @property
@@ -73,7 +71,7 @@ class Receipt:
         requests = {registry: Counter(kinds) for registry, kinds in self.requests.items()}
         for registry, kinds in other.requests.items():
             requests.setdefault(registry, Counter()).update(kinds)
-        return replace(
+        return msgspec.structs.replace(
             self,
             requests={registry: dict(kinds) for registry, kinds in requests.items()},
             identities={**other.identities, **self.identities},
@@ -103,9 +101,8 @@ class Receipt:
 
 
 _NUMBERS = tuple(
-    name for name in Receipt.__dataclass_fields__ if name.startswith(("retries", "throttled", "bytes", "blobs"))
+    name for name in Receipt.__struct_fields__ if name.startswith(("retries", "throttled", "bytes", "blobs"))
 )
-
 
 T = TypeVar("T")
 _PART: ContextVar[Meter | None] = ContextVar("part of a run", default=None)
@@ -238,8 +235,7 @@ class RunMetrics(msgspec.Struct, frozen=True, kw_only=True):
         yield "throttled_seconds", "Time that registries told the last run to wait.", [({}, receipt.throttled_seconds)]
 
 
-@dataclass(eq=False)
-class _Gauges:
+class _Gauges(msgspec.Struct, frozen=True):
     """A Collector of prometheus_client. All metrics are gauges of the last run: a command that ends can't count on."""
 
     runs: Sequence[RunMetrics]

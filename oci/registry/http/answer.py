@@ -146,13 +146,9 @@ class OpenAnswer:
         return bytes(plain)
 
     def _too_long(self, limit: int) -> StoreError:
-        return self._peer.refused(
-            f"the answer is longer than {limit} bytes",
-            self._request,
-            hint=RAISE_LIMIT
-            if self._request.kind.resource == "manifest"
-            else "no setting raises this: the registry is broken",
-        )
+        is_manifest = self._request.kind.resource == "manifest"
+        hint = RAISE_LIMIT if is_manifest else "no setting raises this: the registry is broken"
+        return self._peer.refused(f"the answer is longer than {limit} bytes", self._request, hint=hint)
 
     def __enter__(self) -> Self:
         return self
