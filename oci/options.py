@@ -47,6 +47,7 @@ def option(
     examples: Sequence[Any] = (),
     words: Sequence[str] = (),
     spelled: Callable[[Any], Any] | None = None,
+    check: Callable[[Any], None] | None = None,
     unit: Unit = "",
     flag: str = "",
     short: str = "",
@@ -62,11 +63,12 @@ def option(
     `help` is a sentence, `title` the label of a form where that isn't the field's name. `ge`, `le`, `pattern` and the
     lengths are bounds as msgspec has them; those for the items of a list belong to the items' type. `words` are those
     that a text may be, as Literal and StrEnum say in the type. `spelled` makes the value of what people may write
-    instead (a list of one text); it raises InvalidInput. `unit` says that a number is in bytes or seconds: people may
-    write `16MiB` or `1m30s` then (a timedelta is always written so). `flag` is the command's name for the option where
-    that isn't `--the-name`, `short` its letter (`-t`). `group` is a heading: fields without a group come first,
-    "advanced" last. A `secret` is never shown, and never a parameter of a flow. A `hidden` value isn't shown by `repr`:
-    it may contain a login. A `flat` field is a group whose own fields stand beside it in forms, files and flags.
+    instead (a list of one text); it raises InvalidInput. `check` raises ValueError or InvalidInput for a value, where
+    the class or the reader of a file runs it. `unit` says that a number is in bytes or seconds: people may write
+    `16MiB` or `1m30s` then (a timedelta is always written so). `flag` is the command's name for the option where that
+    isn't `--the-name`, `short` its letter (`-t`). `group` is a heading: fields without a group come first, "advanced"
+    last. A `secret` is never shown, and never a parameter of a flow. A `hidden` value isn't shown by `repr`: it may
+    contain a login. A `flat` field is a group whose own fields stand beside it in forms, files and flags.
     `commas=False` is for a list whose items may contain a comma: the command takes one item with each flag then.
     """
     declared: Any = Option(**locals() | {"examples": tuple(examples), "words": tuple(words)})  # each is a field of it
@@ -97,6 +99,7 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
     examples: tuple[Any, ...] = ()
     words: tuple[str, ...] = ()
     spelled: Callable[[Any], Any] | None = None
+    check: Callable[[Any], None] | None = None
     unit: Unit = ""
     flag: str = ""
     short: str = ""

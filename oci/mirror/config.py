@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import msgspec
 
@@ -83,8 +83,6 @@ class Bucket(S3Options):
 class MirrorSource(Checked):
     """Where images come from: one of repository, namespace, bundle and lock."""
 
-    checks: ClassVar[Mapping[str, Callable[[Any], None]]] = {"repositories": check_patterns}
-
     repository: str = option(
         "",
         "REGISTRY/REPOSITORY, or oci:PATH for a layout folder; its tags are selected by `tags`.",
@@ -103,6 +101,7 @@ class MirrorSource(Checked):
         "Of a namespace only those whose path below it matches one of these regular expressions from end to end.",
         examples=[["web", "tools/.*"]],
         max_length=100,
+        check=check_patterns,
     )
     bundle: str = option(
         "",
@@ -278,13 +277,12 @@ class Mirror(Policy):
 class MirrorsConfig(Checked):
     """What a file of mirrors says."""
 
-    checks: ClassVar[Mapping[str, Callable[[Any], None]]] = {"registries": check_hosts}
-
     version: int = option(1, "Of this format: 1.", ge=1, le=1, group="file")
     registries: dict[Host, Registry] = option(
         {},
         'How each host is reached, by its name with the port: {"corp:5000": {"credentials": "writer"}}',
         max_length=1000,
+        check=check_hosts,
     )
     buckets: dict[Host, Bucket] = option(
         {},

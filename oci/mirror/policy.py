@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 import msgspec
 
@@ -16,7 +15,7 @@ from oci.errors import InvalidInput
 from oci.options import Options, option
 from oci.prune.policy import check_patterns, check_ranges
 from oci.registry.options import DEFAULT_CONCURRENCY
-from oci.signatures.artifacts import MirrorArtifacts, check_some
+from oci.signatures.artifacts import MirrorArtifacts
 from oci.units import show_duration
 
 Pattern = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
@@ -47,15 +46,14 @@ class OnFailure(StrEnum):
 
 
 class Checked(Options):
-    """Options with `checks` of single fields, which raise ValueError. The constructor runs them and raises InvalidInput
-    that begins with the field's name; the reader of mirrors.yaml runs each by itself, to find every mistake."""
-
-    checks: ClassVar[Mapping[str, Callable[[Any], None]]] = {}
+    """Options whose constructor runs the checks of single fields and raises InvalidInput that begins with the field's
+    name; the reader of mirrors.yaml runs each by itself, to find every mistake."""
 
     def __post_init__(self) -> None:
-        for name, check in self.checks.items():
+        for name, field in type(self).declared.items():
             try:
-                check(getattr(self, name))
+                if field.check is not None:
+                    field.check(getattr(self, name))
             except (ValueError, InvalidInput) as error:
                 raise InvalidInput(f"{name}: {error}") from error
 
@@ -68,13 +66,6 @@ def _check_platforms(texts: tuple[str, ...]) -> None:
 class TagRule(Checked):
     """A set of tags. A tag belongs to it when every part that is given says so."""
 
-    checks: ClassVar[Mapping[str, Callable[[Any], None]]] = {
-        "allow": check_patterns,
-        "deny": check_patterns,
-        "semver": check_ranges,
-        "variants": check_patterns,
-    }
-
     allow: tuple[Pattern, ...] = option(
         (),
         "Regular expressions that a tag must match from end to end, one of them. Empty: any tag. A plain name, such "
@@ -82,6 +73,7 @@ class TagRule(Checked):
         examples=[["latest", r"v\d+\.\d+\.\d+"]],
         max_length=100,
         commas=False,
+        check=check_patterns,
     )
     deny: tuple[Pattern, ...] = option(
         (),
@@ -89,6 +81,7 @@ class TagRule(Checked):
         examples=[[r".*-rc\.?\d*"]],
         max_length=100,
         commas=False,
+        check=check_patterns,
     )
     semver: tuple[Range, ...] = option(
         (),
@@ -98,6 +91,7 @@ class TagRule(Checked):
         examples=[["^1.4", ">=2 <3"]],
         max_length=50,
         commas=False,
+        check=check_ranges,
     )
     prereleases: bool = option(
         False,
@@ -110,6 +104,7 @@ class TagRule(Checked):
         examples=[["alpine", r"debian-\d+"]],
         max_length=20,
         commas=False,
+        check=check_patterns,
     )
     optional: bool = option(
         False, "A plain name in Allow that is absent at the source is left out, and isn't a failure."
@@ -145,21 +140,23 @@ class TagRule(Checked):
 class Schedule(Checked):
     """When a mirror runs by itself: one of cron, interval and rrule."""
 
-    checks: ClassVar[Mapping[str, Callable[[Any], None]]] = {
-        "cron": recurrence.check_cron,
-        "interval": recurrence.check_interval,
-        "rrule": recurrence.check_rrule,
-        "timezone": recurrence.check_zone,
-    }
-
-    cron: str = option("", "Minute, hour, day of month, month, day of week.", examples=["0 3 * * *"], max_length=200)
-    interval: timedelta = option(timedelta(), "Time from one start to the next.", examples=["6h"])
+    cron: str = option(
+        "",
+        "Minute, hour, day of month, month, day of week.",
+        examples=["0 3 * * *"],
+        max_length=200,
+        check=recurrence.check_cron,
+    )
+    interval: timedelta = option(
+        timedelta(), "Time from one start to the next.", examples=["6h"], check=recurrence.check_interval
+    )
     rrule: str = option(
         "",
         "RFC 5545, without DTSTART.",
         title="Recurrence rule",
         examples=["FREQ=WEEKLY;BYDAY=MO,TH;BYHOUR=3"],
         max_length=1000,
+        check=recurrence.check_rrule,
     )
     timezone: str = option(
         "UTC",
@@ -167,6 +164,7 @@ class Schedule(Checked):
         title="Time zone",
         examples=["Europe/Berlin"],
         max_length=100,
+        check=recurrence.check_zone,
     )
 
     def __post_init__(self) -> None:
@@ -211,14 +209,6 @@ class Limits(Options):
 class Policy(Checked, MirrorArtifacts):
     """What `defaults` may say for all mirrors, and each mirror for itself."""
 
-    checks: ClassVar[Mapping[str, Callable[[Any], None]]] = {
-        "artifacts": check_some,
-        "backup": check_backup,
-        "immutable": check_patterns,
-        "never": check_patterns,
-        "platforms": _check_platforms,
-    }
-
     tags: tuple[TagRule, ...] = option(
         (),
         "Rules: a tag is taken when one of them takes it. Empty: every tag. A rule of a mirror has the parts of the "
@@ -230,6 +220,7 @@ class Policy(Checked, MirrorArtifacts):
         "Regular expressions, matched from end to end: no rule takes such a tag. Those of the defaults are added.",
         examples=[[r".*-(dev|snapshot)"]],
         max_length=100,
+        check=check_patterns,
     )
     min_tags: int = option(
         0,
@@ -243,6 +234,7 @@ class Policy(Checked, MirrorArtifacts):
         "Only these of every index, which is rewritten and gets a new digest. Empty: all, as they are.",
         examples=[["linux/amd64", "linux/arm64"]],
         max_length=50,
+        check=_check_platforms,
     )
     immutable: tuple[Pattern, ...] = option(
         (),
@@ -251,6 +243,7 @@ class Policy(Checked, MirrorArtifacts):
         title="Immutable tags",
         examples=[[r"v?\d+\.\d+\.\d+.*"]],
         max_length=100,
+        check=check_patterns,
     )
     backup: str = option(
         "",
@@ -258,6 +251,7 @@ class Policy(Checked, MirrorArtifacts):
         title="Backup tag",
         examples=["{tag}-before-{date}"],
         max_length=128,
+        check=check_backup,
     )
     keep_alive: KeepAlive = option(
         KeepAlive.NEEDED,

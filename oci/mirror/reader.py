@@ -23,7 +23,6 @@ from oci.errors import (
     did_you_mean,
 )
 from oci.mirror.config import Bucket, MirrorsConfig, Registry
-from oci.mirror.policy import Checked
 from oci.options import Option, Options, field_schema, fields_of
 from oci.output import read_named
 
@@ -165,14 +164,13 @@ class _Reader:
 
     def _fields(self, options: type[Options], value: Mapping[str, Any], path: Path) -> dict[str, Any]:
         fields = {field.name: field for field in fields_of(options) if not field.secret}
-        checks = options.checks if issubclass(options, Checked) else {}
         values: dict[str, Any] = {}
         for name, field in fields.items():
             if name in value:
                 before = len(self.problems)
                 values[name] = self._value(field, value[name], (*path, name))
-                if name in checks and len(self.problems) == before:
-                    self._check(checks[name], values[name], (*path, name))
+                if field.check is not None and len(self.problems) == before:
+                    self._check(field.check, values[name], (*path, name))
             elif field.required:
                 self.wrong((*path, name), "field required")
         for name in (str(name) for name in value if name not in fields):

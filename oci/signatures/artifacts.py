@@ -193,6 +193,7 @@ class MirrorArtifacts(GateOptions):
         examples=[["all"], ["all", "!application/spdx+json"]],
         spelled=spelled,
         max_length=50,
+        check=check_some,
     )
     referrers_every: timedelta = option(
         timedelta(hours=24),
