@@ -17,7 +17,7 @@ from oci.digest import Chunk, Digest, digest_of
 from oci.errors import Cancelled, IntegrityError, InvalidManifest, NotFound, Refused, StoreError, Unavailable
 from oci.manifest import parse_manifest
 from oci.reference import Repository
-from oci.registry import blobs, endpoints
+from oci.registry import blobs, endpoints, manifests
 from oci.registry.http.answer import Answer
 from oci.registry.http.body import PIECE, Headers
 from oci.registry.manifests import next_page
@@ -282,6 +282,19 @@ def test_all_tags_are_listed_once(client: Client, features: Features) -> None:
         server.store.repository("a/b").tags = tags
 
         assert list(client.repository(server.host, "a/b").tags()) == sorted(tags)
+
+
+@pytest.mark.parametrize("limit", [8, 7])
+def test_a_list_may_have_as_many_pages_as_are_read(client: Client, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    monkeypatch.setattr(manifests, "PAGES_LIMIT", limit)
+    with StrictRegistry(Features(page=7)) as server:
+        server.store.repository("a/b").tags = {f"v{number:02}": "sha256:0" for number in range(50)}
+        store = client.repository(server.host, "a/b")
+        if limit == 8:
+            assert len(list(store.tags())) == 50
+        else:
+            with pytest.raises(Refused, match="more than 7 pages"):
+                list(store.tags())
 
 
 @pytest.mark.parametrize(
