@@ -13,10 +13,10 @@ A source that breaks, or gives a wrong byte, ends the upload: its session is can
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache, partial
 from typing import Self
 
 from oci.descriptor import Descriptor
@@ -292,7 +292,7 @@ class RegistryRepository(Remote):
 
 def _remembered(read: BlobReader) -> BlobReader:
     """Reads a small blob once, however often it is sent."""
-    whole = functools.cache(lambda: b"".join(read(0)))
+    whole = cache(lambda: b"".join(read(0)))
     return lambda offset: iter((whole()[offset:],))
 
 
@@ -312,12 +312,9 @@ class Registries:
     ) -> None:
         """`state` is what earlier runs left; `named` are the registries that the user named; None stands for all."""
         self._state = state or State()
-        self._named = named
-        self._side = side
         self._settings = settings
         self._credentials = credentials
-        self._meter = meter
-        self._cancel = cancel
+        self._open = partial(Transport, side=side, meter=meter, cancel=cancel, state=self._state, named=named)
         self._lock = threading.Lock()
         self._transports: dict[str, Transport] = {}
         self._repositories: dict[Repository, RegistryRepository] = {}
@@ -341,16 +338,8 @@ class Registries:
                     from oci.registry.credentials.keychains import amazon  # noqa: PLC0415 - few settings name one
 
                     credentials = Credentials([amazon(settings.aws_profile, settings.aws_role), credentials])
-                transport = self._transports[registry] = Transport(
-                    registry,
-                    settings=settings,
-                    credentials=credentials,
-                    side=self._side,
-                    meter=self._meter,
-                    cancel=self._cancel,
-                    state=self._state,
-                    named=self._named,
-                )
+                transport = self._open(registry, settings=settings, credentials=credentials)
+                self._transports[registry] = transport
             return transport
 
     def close(self) -> None:
