@@ -235,11 +235,12 @@ class Outbox:
             self._empty.clear()
 
     async def deliver(self) -> None:
-        """Runs until it is cancelled."""
-        pause = self._first_pause
+        """Runs until it is cancelled. After a refusal of several, each of them is sent by itself: one event that the
+        server won't have must not cost the others."""
+        pause, to_send_singly = self._first_pause, 0
         while True:
             await self._filled.wait()
-            batch = list(islice(self._waiting, BATCH))
+            batch = list(islice(self._waiting, 1 if to_send_singly else BATCH))
             try:
                 await self._send(batch)
             except Exception as error:  # noqa: BLE001 - whatever keeps the server from taking them, they are kept
@@ -254,27 +255,15 @@ class Outbox:
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, self._longest_pause)
                     continue
-                await self._send_singly(batch, error)
+                if len(batch) > 1:
+                    to_send_singly = len(batch)
+                    continue
+                self.counts.refused += 1
+                _log.error("the Prefect server refuses the event of %s for good: %s", _push(batch[0]), error)
+                self._take_out(batch)
             else:
                 self._sent(batch)
-            pause = self._first_pause
-
-    async def _send_singly(self, batch: Sequence[Event], error: Exception) -> None:
-        """After a refusal of the whole: one event that the server won't have must not cost the others."""
-        if len(batch) == 1:
-            self.counts.refused += 1
-            _log.error("the Prefect server refuses the event of %s for good: %s", _push(batch[0]), error)
-            self._take_out(batch)
-            return
-        for push in batch:
-            try:
-                await self._send([push])
-            except Exception as again:  # noqa: BLE001
-                if not _for_ever(again):
-                    return  # the rest waits for the next round
-                await self._send_singly([push], again)
-            else:
-                self._sent([push])
+            pause, to_send_singly = self._first_pause, max(to_send_singly - 1, 0)
 
     def _sent(self, batch: Sequence[Event]) -> None:
         self.counts.delivered += len(batch)

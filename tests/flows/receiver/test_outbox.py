@@ -4,8 +4,10 @@ import asyncio
 import time
 from collections.abc import Sequence
 
+import httpx
 import pytest
 from prefect.events import Event
+from prefect.exceptions import PrefectHTTPStatusError
 
 from flows.receiver.notification import Push
 from flows.receiver.outbox import BATCH, Full, Outbox
@@ -100,6 +102,29 @@ def test_what_the_server_did_not_take_is_sent_again_as_the_same_events() -> None
     assert {tuple(event.id for event in batch) for batch in server.attempted} == {
         tuple(event.id for event in server.batches[0])
     }
+
+
+def test_an_event_that_is_refused_for_good_costs_no_other_also_when_the_server_goes_away_in_between() -> None:
+    attempts: list[list[str]] = []
+    away = iter((False, False, True))
+
+    async def take(events: Sequence[Event]) -> None:
+        attempts.append([event.payload["tag"] for event in events])
+        if next(away, False):
+            raise ConnectionError("nobody listens")
+        if "1.2" in attempts[-1]:
+            request = httpx.Request("POST", "http://127.0.0.1/api/events")
+            raise PrefectHTTPStatusError("no", request=request, response=httpx.Response(422, request=request))
+
+    async def run() -> None:
+        outbox = Outbox(pauses=(0.01, 0.02), send=take)
+        outbox.put(push(number) for number in (1, 2, 3))
+        await delivered(outbox)
+        assert (outbox.counts.delivered, outbox.counts.refused, outbox.trouble) == (2, 1, "")
+
+    asyncio.run(run())
+
+    assert attempts == [["1.1", "1.2", "1.3"], ["1.1"], ["1.2"], ["1.2"], ["1.3"]]
 
 
 def test_a_full_outbox_takes_nothing_of_a_message_and_takes_it_when_there_is_room() -> None:
