@@ -83,15 +83,16 @@ class Manifest(Struct, frozen=True):
         listed = (*self.layers, self.config) if self.config else self.layers
         return tuple({blob.digest: blob for blob in listed}.values())
 
-    def diff_ids(self, config: bytes) -> tuple[Digest | None, ...]:
+    def diff_ids(self, config: bytes) -> tuple[Digest | None, ...] | None:
         """Returns what the layers are when they are unpacked, by the image's config (image-spec, config.md): a digest
-        for each layer, None where the config gives none, or not as many as there are layers."""
+        for each layer, or None for what is no digest. None where the config doesn't list as many as there are
+        layers."""
         try:
             listed = parse_json(config)["rootfs"]["diff_ids"]
         except (ValueError, TypeError, KeyError):
-            listed = None
+            return None
         if not isinstance(listed, list) or len(listed) != len(self.layers):
-            return (None,) * len(self.layers)
+            return None
         return tuple(Digest(item) if isinstance(item, str) and is_digest(item) else None for item in listed)
 
 

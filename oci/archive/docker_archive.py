@@ -227,8 +227,9 @@ def _config_of(manifest: Manifest, read: Callable[[Descriptor], Iterator[Chunk]]
             hint="write another format: --tar-format oci-layout",
         )
     data = b"".join(read(config))
-    diff_ids = [diff_id for diff_id in manifest.diff_ids(data) if diff_id]
-    if len(diff_ids) != len(manifest.layers):
+    listed = manifest.diff_ids(data)
+    diff_ids = [diff_id for diff_id in listed or () if diff_id]
+    if listed is None or len(diff_ids) != len(manifest.layers):
         raise InvalidInput(
             f"{manifest.digest}: its config doesn't say what its layers are when they are unpacked",
             hint="write another format: --tar-format oci-layout",

@@ -210,6 +210,7 @@ def _index(
 def _image(entry: ArchiveEntry, manifest: Manifest, configs: Mapping[Digest, bytes]) -> dict[str, Any]:
     config = manifest.config
     raw_config = configs[config.digest] if config else b""
+    diff_ids = manifest.diff_ids(raw_config) or (None,) * len(manifest.layers)
     layers = [
         {
             "MediaType": as_media_type(layer.media_type, f"{manifest.digest} layers[{number}].mediaType"),
@@ -217,7 +218,7 @@ def _image(entry: ArchiveEntry, manifest: Manifest, configs: Mapping[Digest, byt
             "DiffID": diff_id if diff_id and layer.media_type.endswith(_LAYER_TYPES) else "",
             "Size": layer.size,
         }
-        for number, (layer, diff_id) in enumerate(zip(manifest.layers, manifest.diff_ids(raw_config), strict=True))
+        for number, (layer, diff_id) in enumerate(zip(manifest.layers, diff_ids, strict=True))
     ]
     return {
         "Refs": [_at(entry, manifest.digest)],

@@ -113,15 +113,17 @@ def test_platforms() -> None:
         ({"rootfs": {"diff_ids": [BLOB, BLOB]}}, (BLOB, BLOB)),
         ({"rootfs": {"diff_ids": [BLOB, "sha256:short"]}}, (BLOB, None)),
         ({"rootfs": {"diff_ids": [7, BLOB]}}, (None, BLOB)),
-        ({"rootfs": {"diff_ids": [BLOB]}}, (None, None)),
-        ({"rootfs": {"diff_ids": None}}, (None, None)),
-        ({"rootfs": [BLOB, BLOB]}, (None, None)),
-        ({}, (None, None)),
-        ([], (None, None)),
+        ({"rootfs": {"diff_ids": [BLOB]}}, None),
+        ({"rootfs": {"diff_ids": None}}, None),
+        ({"rootfs": [BLOB, BLOB]}, None),
+        ({}, None),
+        ([], None),
     ],
 )
-def test_a_bad_diff_id_is_none_and_as_many_as_there_are_layers(config: Any, diff_ids: tuple[str | None, ...]) -> None:
+def test_a_bad_diff_id_is_none_and_so_is_a_list_of_another_length(
+    config: Any, diff_ids: tuple[str | None, ...] | None
+) -> None:
     manifest = parse_manifest(raw(schemaVersion=2, layers=[entry(), entry()]))
 
     assert manifest.diff_ids(json.dumps(config).encode()) == diff_ids
-    assert manifest.diff_ids(b"no json") == (None, None)
+    assert manifest.diff_ids(b"no json") is None

@@ -19,7 +19,7 @@ import oci
 from flows.cli.output import ExitCode
 from tests.servers.docker_registry import DockerRegistry
 from tests.support.command import Done, transship
-from tests.support.content import Content, image, index, push
+from tests.support.content import OCI_CONFIG, OCI_MANIFEST, Blob, Content, compact, image, index, push
 
 SKOPEO = ("skopeo", "--insecure-policy")
 
@@ -204,6 +204,20 @@ def test_a_layer_that_is_not_what_the_config_says_is_not_written(
 
     assert done.code == ExitCode.FAILED
     assert not [path for path in tmp_path.iterdir() if "out.tar" in path.name]
+
+
+def test_an_image_whose_config_says_nothing_of_layers_is_not_written(
+    registry: DockerRegistry, repository: str, tmp_path: Path
+) -> None:
+    config = Blob(OCI_CONFIG, b"{}")
+    body = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config.descriptor(), "layers": []}
+    push(registry.url, repository, Content(OCI_MANIFEST, compact(body), (config,)), "1.0")
+
+    done = transship("copy", "-i", f"{registry.host}/{repository}:1.0", "--to-repo", f"docker-archive:{tmp_path}/a.tar")
+
+    assert done.code == ExitCode.USAGE, done.err
+    assert "--tar-format oci-layout" in done.err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_layers_with_long_digests_keep_their_bytes(tmp_path: Path) -> None:
