@@ -5,7 +5,6 @@ Nothing is imported before it is asked for, so that the command line in `flows.c
 
 from __future__ import annotations
 
-import functools
 import importlib
 import os
 import re
@@ -68,6 +67,62 @@ if TYPE_CHECKING:
     from oci.relocation.report import VerificationReport as VerificationReport
     from oci.relocation.run import Verify as Verify
 
+_NAMES = {
+    "flows.images": (
+        "pull",
+        "pull_sync",
+        "push",
+        "push_sync",
+        "describe",
+        "describe_sync",
+        "tags",
+        "tags_sync",
+        "verify",
+        "verify_sync",
+        "verify_receipt",
+        "verify_receipt_sync",
+    ),
+    "flows.mirror": (
+        "MirrorCheckParameters",
+        "MirrorParameters",
+        "mirror",
+        "mirror_sync",
+        "mirror_check",
+        "mirror_check_sync",
+    ),
+    "flows.parameters.forms": ("FleetOptions",),
+    "flows.parameters.images": (
+        "DescribeParameters",
+        "PullParameters",
+        "PushParameters",
+        "TagAction",
+        "TagsParameters",
+        "VerifyParameters",
+        "VerifyReceiptParameters",
+    ),
+    "flows.parameters.relocate": ("RelocateParameters", "SourceKind", "TarballOptions"),
+    "flows.prune": ("AfterPlan", "PruneApproval", "PruneParameters", "prune", "prune_sync"),
+    "flows.relocate": ("relocate", "relocate_sync"),
+    "oci.bundle.describe": ("DescribeReport",),
+    "oci.bundle.pull": ("PullReport",),
+    "oci.bundle.push": ("PushReport",),
+    "oci.bundle.tagnames": ("TagsReport",),
+    "oci.mirror.config": ("MirrorsConfig",),
+    "oci.mirror.results": ("CheckReport", "Drifted", "MirrorIncomplete", "MirrorRunReport"),
+    "oci.prune.plan": ("PruneRunReport",),
+    "oci.prune.policy": ("KeepOptions",),
+    "oci.receipts.check": ("Checked",),
+    "oci.registry.options": ("RegistryOptions",),
+    "oci.relocation.report": ("RelocationIncomplete", "RelocationReport", "VerificationReport"),
+    "oci.relocation.run": ("Verify",),
+}
+_HOMES = {name: home for home, names in _NAMES.items() for name in names}
+
+__all__ = [  # noqa: PLE0604 - the names are strings
+    *_HOMES
+]
+
+
 _NAME_SERVER = "name the server: http://127.0.0.1:4200/api"
 
 
@@ -107,22 +162,11 @@ def check_server_address(*, required: bool = False) -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """Loads a name when it is first used (PEP 562)."""
-    modules = _modules()
-    if name == "__all__":
-        return list(modules)
-    if name not in modules:
+    home = _HOMES.get(name)
+    if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     be_patient()
-    return getattr(importlib.import_module(modules[name]), name)
-
-
-@functools.cache
-def _modules() -> dict[str, str]:
-    """Returns the module of each name, as the imports above have it, which only type checkers run: read from the text
-    of this module, so that a name stands there once."""
-    source = __loader__.get_source(__name__)  # type: ignore[name-defined]  # each module has it
-    return {name: module for module, name in re.findall(r"^    from (\S+) import \w+ as (\w+)$", source, re.MULTILINE)}
+    return getattr(importlib.import_module(home), name)
 
 
 class _Flows(ModuleType):
@@ -130,7 +174,7 @@ class _Flows(ModuleType):
     of `import flows.relocate` and `from flows import relocate` comes first."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, ModuleType) and hasattr(value, name) and _modules().get(name) == value.__name__:
+        if isinstance(value, ModuleType) and _HOMES.get(name) == value.__name__:
             value = getattr(value, name)
         super().__setattr__(name, value)
 

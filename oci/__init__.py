@@ -12,9 +12,7 @@ give them one `session` to share connections and logins between calls. Errors ar
 
 from __future__ import annotations
 
-import functools
 import importlib
-import re
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -68,26 +66,64 @@ if TYPE_CHECKING:
     from oci.relocation.session import Access as Access
     from oci.relocation.session import Session as Session
 
+_HOMES = {
+    "oci.bundle.lockfile": ("BundleLock", "ImagesLock", "LockedImage", "read_lock", "write_lock"),
+    "oci.errors": (
+        "CancelToken",
+        "Cancelled",
+        "Denied",
+        "Incomplete",
+        "IntegrityError",
+        "InvalidInput",
+        "NotFound",
+        "NotTrusted",
+        "RateLimited",
+        "Refused",
+        "StoreError",
+        "TransshipError",
+        "Unauthorized",
+        "Unavailable",
+    ),
+    "oci.archive.options": ("ExportOptions",),
+    "oci.library": (
+        "Archive",
+        "Layout",
+        "Registry",
+        "copy",
+        "describe",
+        "execute_prune",
+        "open_session",
+        "plan",
+        "plan_prune",
+        "pull",
+        "push",
+        "run_mirrors",
+        "tags",
+        "verify",
+        "verify_receipt",
+    ),
+    "oci.prune.policy": ("Keep",),
+    "oci.reference": ("Reference", "Repository"),
+    "oci.registry.credentials.credential": ("Credential",),
+    "oci.registry.options": ("RegistryOptions",),
+    "oci.relocation.plan": ("Plan",),
+    "oci.relocation.request": ("ReceiptOptions", "RelocationRequest"),
+    "oci.relocation.run": ("Relocation", "RelocationResult"),
+    "oci.relocation.session": ("Access", "Session"),
+}
+_MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_MODULE_OF)  # noqa: PLE0605 - the names are strings
+
 
 def __getattr__(name: str) -> Any:
-    """Loads a name when it is first used (PEP 562)."""
-    modules = _modules()
-    if name == "__all__":
-        return sorted(modules)
-    if name not in modules:
+    """Loads a name of `__all__` from its module (PEP 562)."""
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(modules[name]), name)
+    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted(_modules())
-
-
-@functools.cache
-def _modules() -> dict[str, str]:
-    """Returns the module of each name, as the imports above have it, which only type checkers run: read from the text
-    of this module, so that a name stands there once."""
-    source = __loader__.get_source(__name__)  # type: ignore[name-defined]  # each module has it
-    return {name: module for module, name in re.findall(r"^    from (\S+) import \w+ as (\w+)$", source, re.MULTILINE)}
+    return __all__
