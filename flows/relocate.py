@@ -47,7 +47,6 @@ from tasks.fleet.spread import Spread
 from tasks.relocate import (
     RelocationRun,
     batches,
-    biggest_first,
     fetch_referenced_images,
     names_of,
     progress_shown,
@@ -190,7 +189,7 @@ async def _pushing(
 
     async def push() -> None:
         plan, do = run.relocation.plan, partial(_push, run)
-        images = [digest for digest in biggest_first(plan) if not plan.by_digest[digest].is_bundle]
+        images = [image.digest for image in plan.to_transfer if not image.is_bundle]
         await spread.carry_out(images, do, width=run.width, images_together=work.images_together)
         await _push_all(run, part_of(plan, [image for image in plan.to_transfer if image.is_bundle]))
 

@@ -204,12 +204,7 @@ async def push_to_target_registry(images: list[str], destination: str) -> list[I
 
 def batches(plan: Plan) -> list[list[str]]:
     """Returns what each task run is to push, biggest first, as `images` of `push_to_target_registry`."""
-    return shared_out(names_of(plan, biggest_first(plan)))
-
-
-def biggest_first(plan: Plan) -> list[Digest]:
-    """Returns the images to transfer."""
-    return [image.digest for image in sorted(plan.to_transfer, key=lambda image: -plan.bytes_below(image))]
+    return shared_out(names_of(plan, [image.digest for image in plan.to_transfer]))
 
 
 def names_of(plan: Plan, images: Iterable[Digest]) -> list[str]:

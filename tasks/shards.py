@@ -42,7 +42,7 @@ from tasks.fleet.limits import limits_of
 from tasks.fleet.queue import ShardQueue, ShardResult
 from tasks.fleet.spread import Work
 from tasks.mirror import MirrorRun
-from tasks.relocate import RelocationRun, biggest_first
+from tasks.relocate import RelocationRun
 from tasks.run import given_access, together_in_a_task
 
 _LONGEST = 64 << 20
@@ -124,7 +124,7 @@ async def open_shard(run: RelocationRun, text: str, *, ask: bool) -> list[Digest
     for image in shard.images:
         if image.present:
             run.relocation.outcomes[image.digest] = ImageOutcome.of(image, DONE)
-    return biggest_first(shard)
+    return [image.digest for image in shard.to_transfer]
 
 
 def can_begin(request: RelocationRequest, session: Session) -> bool:

@@ -185,8 +185,9 @@ class Plan(Struct, frozen=True, kw_only=True, dict=True):
         return walk(image)
 
     def bytes_below(self, image: PlannedManifest) -> int:
-        """Returns the bytes of all blobs of an image, at most."""
-        return sum(self.blob_by_digest[blob].size for manifest in self.below(image) for blob in manifest.blobs)
+        """Returns the bytes of the blobs of an image that the destination may lack."""
+        missing = (manifest for manifest in self.below(image) if not manifest.present)
+        return sum(self.blob_by_digest[blob].size for manifest in missing for blob in manifest.blobs)
 
     @property
     def bytes_to_move(self) -> int:
@@ -217,9 +218,11 @@ class Plan(Struct, frozen=True, kw_only=True, dict=True):
         requests[registry] += _LOCATIONS_REQUESTS * len(self.bundles)
         return {name: count for name, count in sorted(requests.items()) if count and name}
 
-    @property
+    @cached_property
     def to_transfer(self) -> tuple[PlannedManifest, ...]:
-        return tuple(image for image in self.images if not image.present)
+        """Returns the images that the destination lacks, biggest first."""
+        missing = (image for image in self.images if not image.present)
+        return tuple(sorted(missing, key=lambda image: -self.bytes_below(image)))
 
     def to_dict(self) -> dict[str, Any]:
         return to_dict(self)

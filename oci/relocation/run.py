@@ -174,7 +174,7 @@ class Relocation:
         session, plan = self.session, self.plan
         for image in filter(lambda image: image.present, plan.images):
             on_image(self.transfer(image.digest))
-        queue = iter(sorted(plan.to_transfer, key=lambda image: -plan.bytes_below(image)))
+        queue = iter(plan.to_transfer)
         running: dict[Future[ImageOutcome], Digest] = {}
         finished: SimpleQueue[Future[ImageOutcome]] = SimpleQueue()
         while True:
