@@ -249,3 +249,26 @@ def test_paths_that_a_person_named_are_written_one_way() -> None:
     }
 
     assert users == own
+
+
+@pytest.mark.parametrize("package", ["oci", "flows"])
+def test_names_of_a_front_door_are_the_same_for_type_checkers_and_programs(package: str) -> None:
+    tree = ast.parse((ROOT / package / "__init__.py").read_text())
+    blocks = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    imports = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]
+    imported = {(alias.asname, node.module) for node in imports for alias in node.names}
+    door = importlib.import_module(package)
+
+    assert imported == {(name, home) for home, names in _homes(tree).items() for name in names}
+    assert sorted(name or "" for name, _ in imported) == sorted(door.__all__)
+
+
+def _homes(tree: ast.Module) -> dict[str, tuple[str, ...]]:
+    """Returns the table of a front door: names by module."""
+    tables = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict)
+    ]
+    [table] = tables
+    return dict(table)
