@@ -4,9 +4,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-# Tests run side by side, in so many processes; each has servers of its own. Twice the two cores of a small machine:
-# tests of flows wait for Prefect's clocks half of the time.
-JOBS ?= 4
+# Tests run side by side, in so many processes; each has servers of its own. Three times the two cores of a small machine:
+# with four processes they had nothing to do for a sixth of the time, while tests of flows waited for Prefect's clocks.
+JOBS ?= 6
 PYTEST := $(BIN)/python -m pytest
 BESIDE := --numprocesses $(JOBS) --dist loadgroup
 
@@ -31,7 +31,7 @@ servers:                 ## what the tests talk to: docker-registry, skopeo, Pos
 test: $(BIN)/transship servers   ## all but the slow ones
 	$(PYTEST) $(BESIDE)
 
-test-slow: $(BIN)/transship servers   ## kills in series, thousands of tags, Prefect's clocks, both databases; properties at length
+test-slow: $(BIN)/transship servers   ## kills in series, storms, thousands of tags, Prefect's clocks, both databases; properties at length
 	$(PYTEST) $(BESIDE) -m "slow or hypothesis" --hypothesis-profile long
 
 ui: $(BIN)/transship servers   ## the Prefect UI in headless Chromium, which is installed when it isn't there

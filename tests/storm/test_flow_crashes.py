@@ -126,6 +126,7 @@ def has_ended(process: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_cancelled_runs_end_and_the_next_ones_complete(deployed: PrefectServer, stages: Mapping[str, Stage]) -> None:
     with deployed.worker("transship"):
         runs = begun(stages)

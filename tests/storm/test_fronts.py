@@ -39,12 +39,14 @@ def flows(
         yield one
 
 
+@pytest.mark.slow
 def test_every_end_of_a_command_is_proven_or_a_clean_error(commands: Weather) -> None:
     outcomes = commands.play(commands.sample(30, SEED), threads=2)
 
     assert [f"{one.trial.id}: {one.note}" for one in outcomes if one.kind is Kind.OTHER] == []
 
 
+@pytest.mark.slow
 def test_every_end_of_a_flow_is_proven_or_a_clean_error(flows: Weather) -> None:
     outcomes = flows.play(flows.sample(12, SEED), threads=1)
 

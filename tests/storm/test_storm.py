@@ -36,6 +36,7 @@ def test_the_table_is_as_large_as_promised(weather: Weather) -> None:
     assert {trial.position for _, trial in chosen} == set(POSITIONS)
 
 
+@pytest.mark.slow
 def test_every_end_is_proven_or_a_clean_error(weather: Weather) -> None:
     """150 of the thousands of trials, always the same."""
     outcomes = weather.play(weather.sample(SAMPLE, SEED), threads=4)
