@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # with four processes they had nothing to do for a sixth of the time, while tests of flows waited for Prefect's clocks.
 JOBS ?= 6
 PYTEST := $(BIN)/python -m pytest
-BESIDE := --numprocesses $(JOBS) --dist loadgroup
+BESIDE = --numprocesses $(JOBS) --dist loadgroup
 
 .PHONY: demo test test-slow test-prefect-next collected test-all drills test-optional ui lint check coverage profile bench lock servers clean docs storm soak fuzz fuzz-atheris sbom pins
 
@@ -88,6 +88,8 @@ lint: $(BIN)/transship
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Without servers nothing waits, and each further process takes 8 s of CPU to collect the tests.
+check: JOBS = 3
 check: lint              ## and the tests that start no server: a minute
 	$(PYTEST) --quiet --no-servers $(BESIDE)
 
