@@ -16,7 +16,7 @@ import secrets
 import select
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from enum import Enum
 from typing import IO, Any
@@ -34,6 +34,7 @@ PATIENCE = 60.0
 """Seconds without a byte after which the other end of a named pipe counts as absent, and seconds that a lock is waited
 for: any user who may open a file may hold its lock for ever."""
 
+_MERGE_PATIENCE = 5.0
 _PIECE = 1 << 20
 _LONG_NAME = 200
 """Bytes: file systems take 255, and a name is lengthened while its file is written."""
@@ -282,6 +283,25 @@ def open_own(path: str, flags: int = os.O_RDONLY, mode: int = PRIVATE) -> int:
             return file
         os.close(file)
     raise OSError(errno.ELOOP, "this is a link, or no regular file of this user alone", path)
+
+
+def read_own(path: str, limit: int) -> bytes:
+    """Reads at most `limit` bytes of a file that `open_own` opens. Raises OSError."""
+    with os.fdopen(open_own(path), "rb") as file:
+        return file.read(limit)
+
+
+def merge_own(path: str, merged: Callable[[], bytes]) -> None:
+    """Replaces a file of the program's own with what `merged` makes of it while no other process writes there: the
+    folder, which is made where it isn't there, is locked. Raises OSError, with ETIMEDOUT where it stays locked."""
+    folder = os.path.dirname(path)
+    os.makedirs(folder, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        lock_file(handle, folder, _MERGE_PATIENCE)
+        replace_file(path, merged())
+    finally:
+        os.close(handle)
 
 
 def check_destination(name: StoreName) -> None:

@@ -240,7 +240,7 @@ def test_json_of_strangers_is_parsed_in_one_place() -> None:
 
 def test_paths_that_a_person_named_are_written_one_way() -> None:
     """`replace_file` puts a file in place of whatever is there: only rooms with a folder of their own may."""
-    own = {"oci/output.py", "oci/registry/state.py", "oci/mirror/run_state.py", "oci/layout/index.py"}
+    own = {"oci/output.py", "oci/layout/index.py"}
     users = {
         str(path.relative_to(ROOT))
         for package in ("oci", "tasks", "flows")

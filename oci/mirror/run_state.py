@@ -22,7 +22,7 @@ from oci.digest import Digest, is_digest
 from oci.errors import Denied, InvalidReference, RateLimited, StoreError, TransshipError, Unauthorized, Unavailable
 from oci.manifest import NESTING_LIMIT, Manifest
 from oci.mirror.config import Mirror
-from oci.output import lock_file, open_own, replace_file
+from oci.output import merge_own, read_own
 from oci.reference import LAYOUT_PREFIX, Repository, StoreName
 from oci.registry.state import default_folder
 from oci.relocation.planner import choose
@@ -35,9 +35,6 @@ VERSION = 1
 _FILE_LIMIT = 64 << 20
 ENTRY_LIMIT = 200_000
 """Facts that a file may hold; the oldest are dropped."""
-
-_PATIENCE = 5.0
-"""Seconds to wait for another writer."""
 
 _CREATED = "org.opencontainers.image.created"
 _BEGINNING = datetime(1971, 1, 1, tzinfo=UTC)
@@ -152,16 +149,13 @@ class DigestCache:
             if not self._path or not self._changed:
                 return
             learned, self._changed = dict(self._facts), False
-        folder_path = os.path.dirname(self._path)
+
+        def merged() -> bytes:
+            body = {"version": VERSION, "facts": _bounded(_loaded(self._path) | learned)}
+            return json.dumps(body, separators=(",", ":")).encode()
+
         try:
-            os.makedirs(folder_path, exist_ok=True)
-            folder = os.open(folder_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                lock_file(folder, folder_path, _PATIENCE)
-                body = {"version": VERSION, "facts": _bounded(_loaded(self._path) | learned)}
-                replace_file(self._path, json.dumps(body, separators=(",", ":")).encode())
-            finally:
-                os.close(folder)
+            merge_own(self._path, merged)
         except OSError as error:
             self.unkept = f"{self._path} can't be written: {error.strerror or error}"
 
@@ -195,8 +189,7 @@ def _bounded(facts: dict[str, str]) -> dict[str, str]:
 def _loaded(path: str) -> dict[str, str]:
     """A file that isn't there, or isn't ours, holds nothing."""
     try:
-        with os.fdopen(open_own(path), "rb") as file:
-            body = parse_json(file.read(_FILE_LIMIT))
+        body = parse_json(read_own(path, _FILE_LIMIT))
     except (OSError, ValueError):
         return {}
     if not isinstance(body, dict) or body.get("version") != VERSION or not isinstance(body.get("facts"), dict):
@@ -230,7 +223,7 @@ def _created(session: Session, source: Source, manifest: Manifest, depth: int) -
     if annotated is not None or depth > NESTING_LIMIT:
         return annotated
     if manifest.is_index:
-        first = next((child for child in manifest.children if child.names_manifest), None)
+        first = next(iter(manifest.child_manifests), None)
         return _created(session, source, source.get_manifest(first.digest), depth + 1) if first else None
     config = manifest.config
     if config is None or config.size > bundle_image.CONFIG_LIMIT:

@@ -20,7 +20,7 @@ from contextlib import suppress
 
 import msgspec
 
-from oci.output import lock_file, open_own, replace_file
+from oci.output import merge_own, open_own, read_own
 from oci.registry.http.address_policy import host_of, is_loopback
 
 LIFETIME = 7 * 86_400.0
@@ -29,8 +29,6 @@ LIFETIME = 7 * 86_400.0
 _RATE_LIFETIME = 86_400.0
 _CLOCKS = 3600.0
 """Seconds that machines with one folder may differ in."""
-_PATIENCE = 5.0
-"""Seconds to wait for another writer: facts that aren't kept are learned again."""
 HOSTS = 500
 UPLOADS = 200
 FILE_LIMIT = 4 << 20
@@ -120,16 +118,13 @@ class State:
         stamped = {host: msgspec.structs.replace(facts, at=now) for host, facts in new.items() if _is_lasting(host)}
         if not self._folder or not stamped:
             return
+
+        def merged() -> bytes:
+            newest = sorted({**self._read(), **stamped}.items(), key=lambda item: item[1].at)[-HOSTS:]
+            return msgspec.json.encode(_File(registries=dict(newest)))
+
         with suppress(OSError):
-            os.makedirs(self._folder, exist_ok=True)
-            folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                lock_file(folder, self._folder, _PATIENCE)
-                merged = {**self._read(), **stamped}
-                newest = sorted(merged.items(), key=lambda item: item[1].at)[-HOSTS:]
-                replace_file(self._path, msgspec.json.encode(_File(registries=dict(newest))))
-            finally:
-                os.close(folder)
+            merge_own(self._path, merged)
 
     def kept_upload(self, repository: str, digest: str, *, make: bool = False) -> KeptUpload | None:
         """The session of a blob that an earlier run left, or, with `make`, the place for a new one. None without a
@@ -160,8 +155,7 @@ class State:
         if not self._folder:
             return {}
         try:
-            with os.fdopen(open_own(self._path), "rb") as file:
-                content = msgspec.json.decode(file.read(FILE_LIMIT), type=_File)
+            content = msgspec.json.decode(read_own(self._path, FILE_LIMIT), type=_File)
         except (OSError, msgspec.DecodeError, RecursionError):
             return {}
         now = time.time()
