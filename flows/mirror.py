@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import re
-from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -50,7 +49,7 @@ from tasks.run import (
     failed_images,
     reported_when_cancelled,
     running,
-    shared_out,
+    some_at_a_time,
     together,
     together_in_a_task,
 )
@@ -186,16 +185,16 @@ async def _mirrored(parameters: MirrorParameters, whole: MirrorsRun, mirror: Mir
 
 async def _carry(parameters: MirrorParameters, run: MirrorRun) -> None:
     """Here, or with helpers where that is faster."""
-    work = run.compared.work
+    work, do = run.compared.work, partial(_carry_some, run)
     here = [item for item in work if item.writes_archive]
     shared = [item for item in work if not item.writes_archive]
     if parameters.fleet is None or not shared:
-        await _carry_all(run, work)
+        await some_at_a_time(run.width, do, work)
         return
     fleet = parameters.fleet.sent_to(parameters.fleet.mirror_deployment)
     run.fleet = items_stay_here(shared, await run.session(), always=fleet.always)
     if run.fleet:
-        await _carry_all(run, work)
+        await some_at_a_time(run.width, do, work)
         return
     sent = partial(MirrorShardParameters.sent, run.config, run.mirror)
     spread = Spread(f"mirror {run.mirror.name}", MirrorWork(run, sent), fleet)
@@ -203,29 +202,17 @@ async def _carry(parameters: MirrorParameters, run: MirrorRun) -> None:
     try:
         with errors_alone():
             async with spread.opened():
-                do = partial(_carry_some, run)
                 await spread.carry_out(shared, do, width=run.width, images_together=images_together)
     finally:
         run.fleet = spread.decision.reason
-    await _carry_all(run, here)
+    await some_at_a_time(run.width, do, here)
 
 
 mirror_sync = alone(mirror, MirrorParameters)
 
 
-async def _carry_all(run: MirrorRun, work: Sequence[WorkItem]) -> None:
-    """Some images at a time. One that fails doesn't stop the others, unless the mirror says so."""
-    places = asyncio.Semaphore(run.width)
-
-    async def carry(items: list[WorkItem]) -> None:
-        async with places:
-            await _carry_some(run, items)
-
-    await together(*(carry(items) for items in shared_out(work)))
-
-
 async def _carry_some(run: MirrorRun, items: list[WorkItem]) -> None:
-    """What becomes of each is kept in the run."""
+    """What becomes of each is kept in the run. One that fails doesn't stop the others, unless the mirror says so."""
     if run.mirror.on_failure is OnFailure.STOP and any(outcome.status == FAILED for outcome in run.outcomes.values()):
         run.leave(items)
         return

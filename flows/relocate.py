@@ -26,7 +26,7 @@ from oci.relocation.plan import Plan
 from oci.relocation.report import RelocationIncomplete, RelocationReport, result_lock
 from oci.relocation.request import ReceiptOptions
 from oci.relocation.run import Step, Verify
-from oci.relocation.shards import Preview, part_of
+from oci.relocation.shards import Preview
 from oci.relocation.transfer import FAILED
 from oci.units import percent, show_size
 from tasks.archive import (
@@ -46,7 +46,6 @@ from tasks.fleet.queue import Taker
 from tasks.fleet.spread import Spread
 from tasks.relocate import (
     RelocationRun,
-    batches,
     fetch_referenced_images,
     names_of,
     progress_shown,
@@ -65,6 +64,7 @@ from tasks.run import (
     or_failed,
     reported_when_cancelled,
     running,
+    some_at_a_time,
     together,
 )
 from tasks.shards import RelocationWork, can_begin, images_result, images_stay_here, open_shard
@@ -157,27 +157,15 @@ _FOUND_EVERY = 1.0
 """Seconds between two looks at what planning has found."""
 
 
-async def _push_all(run: RelocationRun, plan: Plan) -> None:
-    """Transfers the images of `plan`, all or some of the run's own, some at a time. One that fails doesn't stop the
-    others: its outcome is kept in the run."""
-    places = asyncio.Semaphore(run.width)
-
-    async def push(images: list[str]) -> None:
-        async with places:
-            with suppress(TransshipError):
-                await push_to_target_registry(images, str(plan.destination))
-
-    await together(*(push(images) for images in batches(plan)))
-
-
 @asynccontextmanager
 async def _pushing(
     run: RelocationRun, parameters: RelocateParameters, fleet: Fleet | None
 ) -> AsyncIterator[Callable[[], Awaitable[None]]]:
     """Gives what transfers the images of the run's plan: with helpers where that is faster. They may begin with what
     planning finds, where that is done in the block. What only this run may write comes last."""
+    do = partial(_push, run)
     if fleet is None:
-        yield lambda: _push_all(run, run.relocation.plan)
+        yield lambda: some_at_a_time(run.width, do, [image.digest for image in run.relocation.plan.to_transfer])
         return
     sent = partial(ShardParameters.sent, parameters)
     work = RelocationWork(run, await run.session(), sent, trusting=not parameters.how.repair)
@@ -188,10 +176,11 @@ async def _pushing(
         loop.call_soon_threadsafe(lambda: spread.offer(work.find(part, share), share))
 
     async def push() -> None:
-        plan, do = run.relocation.plan, partial(_push, run)
+        plan = run.relocation.plan
+        bundles = [image.digest for image in plan.to_transfer if image.is_bundle]
         images = [image.digest for image in plan.to_transfer if not image.is_bundle]
         await spread.carry_out(images, do, width=run.width, images_together=work.images_together)
-        await _push_all(run, part_of(plan, [image for image in plan.to_transfer if image.is_bundle]))
+        await some_at_a_time(run.width, do, bundles)
 
     run.on_node = Preview(run.relocation.request, find, every=_FOUND_EVERY).see
     try:
@@ -203,8 +192,9 @@ async def _pushing(
 
 
 async def _push(run: RelocationRun, images: list[Digest]) -> None:
+    """One that fails doesn't stop the others: its outcome is kept in the run."""
     plan = run.relocation.plan
-    with suppress(TransshipError):  # the outcome is kept in the run
+    with suppress(TransshipError):
         await push_to_target_registry(names_of(plan, images), str(plan.destination))
 
 

@@ -31,7 +31,7 @@ from tasks.artifacts.markdown import in_forms, with_short_digests
 from tasks.artifacts.pages import relocation_page
 from tasks.artifacts.report import REFUSED, artifact_key, emit, percent_shown, write_page, write_table
 from tasks.fleet.limits import limits_of
-from tasks.run import ONCE, REPEATABLE, Run, Side, current, remembered, shared_out
+from tasks.run import ONCE, REPEATABLE, Run, Side, current, remembered
 
 
 class Resolution(BaseModel):
@@ -200,11 +200,6 @@ async def push_to_target_registry(images: list[str], destination: str) -> list[I
     if failures:
         raise failures[0]
     return outcomes
-
-
-def batches(plan: Plan) -> list[list[str]]:
-    """Returns what each task run is to push, biggest first, as `images` of `push_to_target_registry`."""
-    return shared_out(names_of(plan, [image.digest for image in plan.to_transfer]))
 
 
 def names_of(plan: Plan, images: Iterable[Digest]) -> list[str]:

@@ -165,6 +165,17 @@ async def together(*work: Coroutine[Any, Any, T]) -> list[T]:
     return [task.result() for task in begun]
 
 
+async def some_at_a_time(width: int, do: Callable[[list[T]], Awaitable[None]], items: Sequence[T]) -> None:
+    """Does the items in as many task runs as `shared_out` makes, `width` of them at a time."""
+    places = asyncio.Semaphore(width)
+
+    async def limited(share: list[T]) -> None:
+        async with places:
+            await do(share)
+
+    await together(*(limited(share) for share in shared_out(items)))
+
+
 @contextmanager
 def errors_alone() -> Iterator[None]:
     """Raises, of a group of errors of the block, the one that Prefect has to see."""
@@ -194,7 +205,7 @@ def together_in_a_task(count: float) -> int:
     return max(1, math.ceil(count / TASK_RUN_LIMIT))
 
 
-def shared_out(items: Sequence[Any]) -> list[list[Any]]:
+def shared_out(items: Sequence[T]) -> list[list[T]]:
     """One item for each task run, as long as TASK_RUN_LIMIT of them are enough; else the first half of the task runs
     stays so, and the other half shares all the other items."""
     alone = len(items) if len(items) <= TASK_RUN_LIMIT else TASK_RUN_LIMIT // 2

@@ -12,7 +12,7 @@ import threading
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import md5
@@ -29,6 +29,7 @@ from oci.errors import Cancelled, CancelToken, IntegrityError, InvalidInput, Sto
 from oci.export.file_writer import ByteWriter
 from oci.export.tar_plan import Part, Piece, StoredPart, TarPlan
 from oci.meter import Meter, unheard
+from oci.relocation.fanout import as_done, wait_all
 
 T = TypeVar("T", bound=bytes | memoryview)
 
@@ -178,8 +179,6 @@ class Writing:
         problem: IntegrityError | None = None
         failed, spoilt = set[int](), set[Digest]()
         for part, error in self._side_by_side(todo, stored, readers):
-            if not isinstance(error, IntegrityError):
-                raise error
             problem = problem or error
             failed.add(part.number)
             spoilt |= self._blobs_cut(part)
@@ -191,34 +190,24 @@ class Writing:
 
     def _side_by_side(
         self, todo: Sequence[Part], stored: dict[int, StoredPart], readers: ThreadPoolExecutor
-    ) -> Iterator[tuple[Part, TransshipError]]:
-        """Gives those that failed. Parts begin in order, which is what lets one wait for the hash of the one before
-        it. Wrong bytes are a matter of their blobs alone; after any other error no part begins any more."""
+    ) -> Iterator[tuple[Part, IntegrityError]]:
+        """Gives those with wrong bytes, which are a matter of their blobs alone; any other error is raised, and no part
+        begins any more. Parts begin in order, which is what lets one wait for the hash of the one before it."""
         longest = max((part.size for part in todo if part.copy_from is None and part.size <= BUFFERED), default=1)
         width = max(1, min(self.concurrency, BUFFERED // longest))
-        queue = iter(todo)
-        running: dict[Future[StoredPart], Part] = {}
+
+        def begin(part: Part) -> Future[StoredPart]:
+            return threads.submit(self._write, part, stored.get(part.number), readers)
+
         with ThreadPoolExecutor(width, thread_name_prefix="part") as threads:
-            ended = False
-            while True:
-                while not ended and len(running) < width and (part := next(queue, None)) is not None:
-                    running[threads.submit(self._write, part, stored.get(part.number), readers)] = part
-                if not running:
-                    return
-                finished, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    part = running.pop(future)
-                    error = future.exception()
-                    if error is None:
-                        self._announce(part)
-                        stored[part.number] = future.result()
-                    elif isinstance(error, IntegrityError):
-                        yield part, error
-                    elif isinstance(error, TransshipError):
-                        ended = True
-                        yield part, error
-                    else:
-                        raise error
+            for part, future in as_done(todo, width, begin):
+                try:
+                    written = future.result()
+                except IntegrityError as error:
+                    yield part, error
+                else:
+                    self._announce(part)
+                    stored[part.number] = written
 
     def _write(self, part: Part, stored: StoredPart | None, readers: ThreadPoolExecutor) -> StoredPart:
         """Writes a part. A part that fails wakes the parts that wait for it."""
@@ -328,10 +317,10 @@ class Writing:
                 running.append(readers.submit(self._fill, view[at : at + piece.length], piece))
             else:
                 view[at : at + piece.length] = piece.data
-        errors = [error for error in (future.exception() for future in running) if error is not None]
-        view.release()
-        if errors:
-            raise next((error for error in errors if isinstance(error, Cancelled)), errors[0])
+        try:
+            wait_all(running)
+        finally:
+            view.release()
 
     def _fill(self, place: memoryview, piece: Piece) -> None:
         """From the first place that gives the right bytes; a blob that is whole in its part is proven as it is read."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -23,6 +22,7 @@ from oci.mirror.comparison import Comparison, TagState, Target, WorkItem
 from oci.mirror.head_cache import held_in
 from oci.mirror.run_state import Breaker
 from oci.reference import ARCHIVE_PREFIX, ArchiveName, StoreName, parse_store
+from oci.relocation.fanout import as_done
 from oci.relocation.plan import Plan, PlannedManifest, Role
 from oci.relocation.planner import make_plan
 from oci.relocation.run import Relocation
@@ -102,20 +102,20 @@ def execute(
     one that failed. Raises Cancelled and nothing else."""
     outcomes: list[ItemOutcome] = []
     queue = iter(items)
-    running: dict[Future[tuple[ItemOutcome, ...]], WorkItem] = {}
     width = width or session.concurrency
+
+    def unstopped() -> Iterator[WorkItem]:
+        for item in queue:
+            yield item
+            if stop_at_failure and any(outcome.status == FAILED for outcome in outcomes):
+                return
+
     with PartThreads(width, thread_name_prefix="item") as threads:
-        while True:
-            stopped = stop_at_failure and any(outcome.status == FAILED for outcome in outcomes)
-            for item in () if stopped else islice(queue, width - len(running)):
-                running[threads.submit(breaker.busy, execute_item, session, item, breaker, listed=listed)] = item
-            if not running:
-                break
-            finished, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                item, carried = running.pop(future), future.result()
-                outcomes.extend(carried)
-                on_done(item, carried)
+        begin = partial(threads.submit, breaker.busy, execute_item, session, breaker=breaker, listed=listed)
+        for item, future in as_done(unstopped(), width, begin):
+            carried = future.result()
+            outcomes.extend(carried)
+            on_done(item, carried)
     outcomes.extend(outcome for item in queue for outcome in stopped_before(item))
     return tuple(outcomes)
 

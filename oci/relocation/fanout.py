@@ -11,9 +11,11 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextvars import copy_context
+from itertools import islice
+from queue import SimpleQueue
 from typing import Generic, TypeAlias, TypeVar
 
 from oci.digest import Chunk
@@ -200,6 +202,7 @@ class Seat:
 
 
 T = TypeVar("T")
+ItemT = TypeVar("ItemT")
 Together: TypeAlias = Callable[[Sequence[Hashable], Callable[[Hashable, T | BaseException], None]], None]
 
 SMALL = 1 << 20
@@ -320,6 +323,25 @@ class BlobPool(Generic[T]):
 
     def _may_take_big(self) -> bool:
         return bool(self._big) and self._big_ones < self._most_big
+
+
+def as_done(
+    items: Iterable[ItemT], width: int, begin: Callable[[ItemT], Future[T]]
+) -> Iterator[tuple[ItemT, Future[T]]]:
+    """Begins items in order, at most `width` at a time, and gives each with its future as soon as that is done. The
+    next is asked for when there is room for it: `items` may end early."""
+    queue = iter(items)
+    running: dict[Future[T], ItemT] = {}
+    finished: SimpleQueue[Future[T]] = SimpleQueue()
+    while True:
+        for item in islice(queue, width - len(running)):
+            future = begin(item)
+            running[future] = item
+            future.add_done_callback(finished.put)
+        if not running:
+            return
+        future = finished.get()
+        yield running.pop(future), future
 
 
 def wait_all(futures: list[Future[T]]) -> list[T]:

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from contextlib import suppress
 from enum import StrEnum
-from itertools import islice
-from queue import SimpleQueue
+from functools import partial
 from typing import Any
 
 from msgspec import Struct
@@ -23,6 +21,7 @@ from oci.bundle.lockfile import ImageLocations, LocatedImage
 from oci.digest import Digest
 from oci.errors import Incomplete, InvalidInput, NotFound, NotTrusted, PartFailed, Refused, StoreError, TransshipError
 from oci.meter import Receipt, unheard
+from oci.relocation.fanout import as_done
 from oci.relocation.plan import Plan, PlannedBundle, PlannedManifest, Role
 from oci.relocation.planner import OnNode, make_plan
 from oci.relocation.request import RelocationRequest
@@ -174,20 +173,12 @@ class Relocation:
         session, plan = self.session, self.plan
         for image in filter(lambda image: image.present, plan.images):
             on_image(self.transfer(image.digest))
-        queue = iter(plan.to_transfer)
-        running: dict[Future[ImageOutcome], Digest] = {}
-        finished: SimpleQueue[Future[ImageOutcome]] = SimpleQueue()
-        while True:
-            for image in islice(queue, session.concurrency * 2 - len(running)):
-                future = session.workers.submit(self.transfer, image.digest)
-                running[future] = image.digest
-                future.add_done_callback(finished.put)
-            if not running:
-                return
-            future = finished.get()
+        begin = partial(session.workers.submit, self.transfer)
+        waiting = [image.digest for image in plan.to_transfer]
+        for digest, future in as_done(waiting, session.concurrency * 2, begin):
             with suppress(TransshipError):  # the outcome says so
                 future.result()
-            on_image(self.outcomes[running.pop(future)])
+            on_image(self.outcomes[digest])
 
     def check_complete(self) -> None:
         """Raises Incomplete, with what failed, unless every image of the plan is in place."""

@@ -207,7 +207,7 @@ def test_work_that_no_task_run_was_made_for_fails_the_report(
     registry: DockerRegistry, other_registry: DockerRegistry, repository: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seed(registry, repository, {"1.0": image(1), "1.1": image(2)})
-    monkeypatch.setattr(importlib.import_module("flows.mirror"), "shared_out", lambda work: [[work[0]]])
+    monkeypatch.setattr(importlib.import_module("tasks.run"), "shared_out", lambda work: [[work[0]]])
 
     with pytest.raises(MirrorIncomplete) as caught:
         mirror_sync(MirrorParameters(config=config(registry, other_registry, repository)))

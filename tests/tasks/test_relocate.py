@@ -13,11 +13,16 @@ from oci.relocation.plan import Plan
 from oci.relocation.request import RelocationRequest
 from oci.relocation.transfer import DONE, FAILED, ImageOutcome
 from tasks.fleet.queue import ShardResult
-from tasks.relocate import RelocationRun, batches, push_name, push_to_target_registry
-from tasks.run import TASK_RUN_LIMIT, running
+from tasks.relocate import RelocationRun, names_of, push_name, push_to_target_registry
+from tasks.run import TASK_RUN_LIMIT, running, shared_out
 from tasks.shards import RelocationWork
 from tests.support.plans import digest, plan_of
 from tests.support.relocating import session
+
+
+def batches(plan: Plan) -> list[list[str]]:
+    """Returns what each task run is to push."""
+    return [names_of(plan, images) for images in shared_out([image.digest for image in plan.to_transfer])]
 
 
 def test_every_missing_image_is_a_task_run_of_its_own_and_the_biggest_comes_first() -> None:
