@@ -83,6 +83,14 @@ class Manifest(Struct, frozen=True):
         listed = (*self.layers, self.config) if self.config else self.layers
         return tuple({blob.digest: blob for blob in listed}.values())
 
+    @property
+    def child_manifests(self) -> tuple[Descriptor, ...]:
+        return tuple(child for child in self.children if child.names_manifest)
+
+    @property
+    def child_blobs(self) -> tuple[Descriptor, ...]:
+        return tuple(child for child in self.children if not child.names_manifest)
+
     def diff_ids(self, config: bytes) -> tuple[Digest | None, ...] | None:
         """Returns what the layers are when they are unpacked, by the image's config (image-spec, config.md): a digest
         for each layer, or None for what is no digest. None where the config doesn't list as many as there are

@@ -104,6 +104,5 @@ def _collect(
     if manifest.digest != descriptor.digest:
         raise IntegrityError(f"the archive's bytes of {descriptor.digest} have {manifest.digest}")
     manifests[manifest.digest] = manifest
-    for child in manifest.children:
-        if child.names_manifest:
-            _collect(child, read, manifests, depth + 1)
+    for child in manifest.child_manifests:
+        _collect(child, read, manifests, depth + 1)

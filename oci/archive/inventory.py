@@ -87,8 +87,7 @@ def blobs_of(archive: Archive) -> dict[Digest, int]:
 def _named(archive: Archive) -> dict[Digest, Descriptor]:
     named: dict[Digest, Descriptor] = {}
     for manifest in archive.contents.manifests.values():
-        inside = (child for child in manifest.children if not child.names_manifest)
-        named.update({blob.digest: blob for blob in (*manifest.blobs, *inside)})
+        named.update({blob.digest: blob for blob in (*manifest.blobs, *manifest.child_blobs)})
     return named
 
 
@@ -106,7 +105,7 @@ def verify_archive(archive: Archive, workers: Executor, *, deep: bool = False) -
         return ""
 
     blobs, manifests = _named(archive), archive.contents.manifests
-    children = (child for manifest in manifests.values() for child in manifest.children if child.names_manifest)
+    children = (child for manifest in manifests.values() for child in manifest.child_manifests)
     missing = [child.digest for child in children if child.digest not in manifests]
     problems = [f"{archive.name}@{digest}: the manifest is missing" for digest in missing]
     required = archive.contents.transship_json.required

@@ -184,8 +184,8 @@ def _size_below(digest: Digest, manifests: Mapping[Digest, Manifest], sizes: dic
     """Bytes, at least, that a manifest and those below it take where each is written as often as it is listed."""
     if digest not in sizes:
         manifest = manifests[digest]
-        listed = (child.digest for child in manifest.children if child.names_manifest)
-        sizes[digest] = len(manifest.raw) + sum(_size_below(child, manifests, sizes) for child in listed)
+        below = (_size_below(child.digest, manifests, sizes) for child in manifest.child_manifests)
+        sizes[digest] = len(manifest.raw) + sum(below)
     return sizes[digest]
 
 
@@ -193,7 +193,7 @@ def _index(
     entry: ArchiveEntry, manifests: Mapping[Digest, Manifest], configs: Mapping[Digest, bytes], digest: Digest
 ) -> dict[str, Any]:
     index = manifests[digest]
-    children = [manifests[child.digest] for child in index.children if child.names_manifest]
+    children = [manifests[child.digest] for child in index.child_manifests]
     images = [_image(entry, child, configs) for child in children if not child.is_index]
     indexes = [_index(entry, manifests, configs, child.digest) for child in children if child.is_index]
     return {
@@ -265,7 +265,7 @@ def _read_index(document: ManifestJson, body: dict[str, Any], path: str, depth: 
     for child, where in _items(body, "Indexes", path):
         _read_index(document, child, where, depth + 1)
     document.manifests[index.digest] = index
-    document.layers.update({child.digest: child for child in index.children if not child.names_manifest})
+    document.layers.update({child.digest: child for child in index.child_blobs})
     return _entry(body, path, index)
 
 

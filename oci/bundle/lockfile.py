@@ -14,6 +14,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
+from oci.digest import Digest
 from oci.documents.yamltext import NonText, plain_document, shown
 from oci.errors import InvalidDocument, InvalidReference, NoSuchFile
 from oci.output import PRIVATE, os_errors, read_named, write_output
@@ -257,6 +258,14 @@ class BundleLock(Struct, frozen=True):
         """
         bundle = {"image": pinned(self.image)} | ({"tag": self.tag} if self.tag else {})
         return render({"apiVersion": API_VERSION, "bundle": bundle, "kind": BUNDLE_LOCK})
+
+
+def references_in(lock: ImagesLock | BundleLock) -> tuple[Reference, ...]:
+    return tuple(entry.image for entry in lock.images) if isinstance(lock, ImagesLock) else (lock.image,)
+
+
+def pinned_by(lock: ImagesLock | BundleLock) -> tuple[Digest, ...]:
+    return tuple(reference.digest for reference in references_in(lock) if reference.digest)
 
 
 class LocatedImage(Struct, frozen=True, order=True):

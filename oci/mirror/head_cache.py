@@ -12,7 +12,7 @@ import msgspec
 
 from oci.archive.source import Archive, EmptyArchive
 from oci.bundle import tagnames
-from oci.bundle.lockfile import ImagesLock, read_lock
+from oci.bundle.lockfile import pinned_by, read_lock
 from oci.descriptor import INDEX_TYPES, Descriptor
 from oci.digest import Digest
 from oci.errors import Denied, NotFound, TransshipError
@@ -359,11 +359,11 @@ def _compared_lock(session: Session, item: WorkItem, store: StoreName, *, audit:
     try:
         if isinstance(store, ArchiveName):
             archive = held_in(session, store)
-            whole = all(archive.head_manifest(digest) is not None for digest in pinned_by(item.source))
+            whole = all(archive.head_manifest(digest) is not None for digest in pinned_by(read_lock(item.source)))
             return tag if whole else stale
         plan = make_plan(session, item.request(item.targets[0]))
         if audit and not plan.unchanged:
-            heads = heads_of(session, session.destination(store), pinned_by(item.source))
+            heads = heads_of(session, session.destination(store), pinned_by(read_lock(item.source)))
             missing = [digest for digest, head in heads.items() if head is None]
             if missing:
                 images = counted(len(heads), "listed image")
@@ -378,10 +378,3 @@ def _compared_lock(session: Session, item: WorkItem, store: StoreName, *, audit:
     except TransshipError as error:
         return tag.failed(error)
     return replace(stale, reason=lost, below=LISTED) if lost else tag
-
-
-def pinned_by(path: str) -> list[Digest]:
-    """Returns the digests that a lock file pins."""
-    lock = read_lock(path)
-    images = [image.image for image in lock.images] if isinstance(lock, ImagesLock) else [lock.image]
-    return [image.digest for image in images if image.digest is not None]

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from oci import __version__
 from oci.bundle import tagnames
+from oci.bundle.lockfile import pinned_by, read_lock
 from oci.digest import Digest
 from oci.documents.variables import CONSENT, agreed_to
 from oci.errors import Cancelled, CancelToken, InvalidInput, TransshipError
@@ -22,7 +23,6 @@ from oci.mirror.compare import compare
 from oci.mirror.comparison import Comparison, DestinationComparison, TagState, WorkItem
 from oci.mirror.config import Mirror, MirrorsConfig
 from oci.mirror.execute import SKIPPED, ItemOutcome, execute, outcome_of, unaccounted
-from oci.mirror.head_cache import pinned_by
 from oci.mirror.policy import OnFailure
 from oci.mirror.results import INTERRUPTED, MirrorReport, made_of, not_begun, of_failure
 from oci.mirror.run_state import Shared
@@ -111,7 +111,7 @@ class MirrorRecorder:
         return shown | {tag: digest for each in delivered if each.digest for tag, digest in _shown_by(each).items()}
 
     def _pinned(self) -> dict[str, Digest]:
-        return {digest: digest for digest in pinned_by(self._mirror.source.lock)}
+        return {digest: digest for digest in pinned_by(read_lock(self._mirror.source.lock))}
 
     def _receipt(
         self,

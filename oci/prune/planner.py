@@ -10,7 +10,7 @@ import msgspec
 
 from oci.bundle import tagnames
 from oci.bundle.describe import DescribedBundle, describe
-from oci.bundle.lockfile import BundleLock, read_lock
+from oci.bundle.lockfile import BundleLock, pinned_by, read_lock
 from oci.descriptor import CONFIG_TYPES
 from oci.digest import Digest, is_digest, parse_digest
 from oci.errors import InvalidInput, Refused
@@ -153,8 +153,7 @@ def _resolved(session: Session, destination: Destination, keep: Keep) -> Keep:
     pinned: list[Digest] = []
     for path in keep.locks:
         lock = read_lock(path)
-        images = [lock.image] if isinstance(lock, BundleLock) else [image.image for image in lock.images]
-        pinned.extend(image.digest for image in images if image.digest)
+        pinned.extend(pinned_by(lock))
         if isinstance(lock, BundleLock) and destination.head_manifest(lock.image.identifier) is None:
             bundles.append(lock.image)  # its images may be here without it
     for bundle in bundles:

@@ -24,6 +24,7 @@ from typing import TypeVar
 
 from oci.bundle import image as bundle_image
 from oci.bundle import tagnames
+from oci.bundle.lockfile import pinned_by
 from oci.descriptor import SCHEMA1_TYPES, Descriptor, parse_json
 from oci.digest import Digest, digest_of
 from oci.errors import (
@@ -209,7 +210,7 @@ class Survey:
             digest=manifest.digest,
             size=manifest.size,
             lists=tuple(dict.fromkeys((*(child.digest for child in manifest.children), *listed))),
-            blobs=(*manifest.blobs, *(child for child in manifest.children if not child.names_manifest)),
+            blobs=(*manifest.blobs, *manifest.child_blobs),
             subject=manifest.subject.digest if manifest.subject else None,
             is_index=manifest.is_index,
             is_bundle=is_bundle,
@@ -219,7 +220,7 @@ class Survey:
     def _listed(self, bundle: Manifest) -> tuple[Digest, ...]:
         """Returns what the lock of a bundle pins, and its locations name beside that."""
         lock = bundle_image.read_images_lock(self._store, bundle, self._session.read_small)
-        pinned = [image.image.digest for image in lock.images]
+        pinned: list[Digest | None] = [*pinned_by(lock)]
         if tagnames.locations(bundle.digest) in self._locations:
             locations = bundle_image.read_locations(self._store, bundle.digest, self._session.read_small)
             pinned.extend(image.image.digest for image in (locations.images if locations else ()))

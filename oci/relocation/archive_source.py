@@ -11,6 +11,7 @@ from oci.archive.entry import ArchiveEntry
 from oci.archive.source import Archive, EmptyArchive
 from oci.bundle import image as bundle_image
 from oci.bundle import tagnames
+from oci.bundle.lockfile import pinned_by
 from oci.bundle.pull import PullRequest
 from oci.descriptor import Descriptor
 from oci.digest import Digest, is_digest
@@ -207,7 +208,7 @@ def _below(
         unread.extend(child.digest for child in manifest.children if indexes)
         if is_bundle(archive, digest) and archive.has_all(manifest):
             lock = bundle_image.read_images_lock(archive, manifest, read)
-            unread.extend(image.image.digest for image in lock.images if image.image.digest is not None)
+            unread.extend(pinned_by(lock))
     return below
 
 

@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from oci.bundle import image as bundle_image
-from oci.bundle.lockfile import BundleLock, read_lock
+from oci.bundle.lockfile import pinned_by, read_lock, references_in
 from oci.descriptor import Descriptor
 from oci.digest import Digest, is_digest
 from oci.errors import Denied, NotFound, TransshipError, Unauthorized
@@ -131,9 +131,8 @@ def verify_store(
                 problems.append(result)
                 continue
             manifest, listed = result
-            below.extend((*listed, *(child.digest for child in manifest.children if child.names_manifest)))
-            inside = (child for child in manifest.children if not child.names_manifest)
-            blobs.update({blob.digest: blob for blob in (*manifest.blobs, *inside)})
+            below.extend((*listed, *(child.digest for child in manifest.child_manifests)))
+            blobs.update({blob.digest: blob for blob in (*manifest.blobs, *manifest.child_blobs)})
             if manifest.digest != digest:
                 problems.append(f"{store.name}@{digest}: the manifest has digest {manifest.digest}")
         if attached and manifests.issuperset(below):  # what is attached comes when all else was visited
@@ -172,8 +171,7 @@ def _expand(store: Source, digest: Digest) -> tuple[Manifest, tuple[Digest, ...]
         manifest = store.get_manifest(digest)
         if manifest.is_index or not bundle_image.is_bundle(store, manifest):
             return manifest, ()
-        lock = bundle_image.read_images_lock(store, manifest)
-        return manifest, tuple(image.image.digest for image in lock.images if image.image.digest)
+        return manifest, pinned_by(bundle_image.read_images_lock(store, manifest))
     except TransshipError as error:
         return str(error)
 
@@ -214,7 +212,7 @@ def names_by_store(
     named: dict[StoreName, dict[str, None]] = {}
     listed = list(map(parse_any, references))
     for lock in map(read_lock, locks):
-        listed += [lock.image] if isinstance(lock, BundleLock) else [image.image for image in lock.images]
+        listed += references_in(lock)
     for reference in listed:
         named.setdefault(reference.repository, {})[reference.identifier] = None
     return {name: tuple(names) for name, names in named.items()} | {parse_store(name): () for name in repositories}
@@ -242,11 +240,10 @@ def _listed_by(store: Source, digest: Digest, is_bundle: bool) -> dict[Digest, b
     """What a bundle or an index lists, and whether it is a bundle, as the locations of a bundle say."""
     manifest = store.get_manifest(digest)
     if not is_bundle:
-        return {child.digest: False for child in manifest.children if child.names_manifest}
+        return {child.digest: False for child in manifest.child_manifests}
     locations = bundle_image.read_locations(store, digest)
     bundles = {each.image.digest for each in locations.images if each.is_bundle} if locations else set()
-    listed = [image.image.digest for image in bundle_image.read_images_lock(store, manifest).images]
-    return {each: each in bundles for each in listed if each}
+    return {each: each in bundles for each in pinned_by(bundle_image.read_images_lock(store, manifest))}
 
 
 def heads_of(session: Session, store: Source, digests: Sequence[Digest]) -> dict[Digest, Descriptor | None]:

@@ -14,6 +14,7 @@ from msgspec.structs import asdict
 
 from oci.bundle import image as bundle_image
 from oci.bundle import tagnames
+from oci.bundle.lockfile import references_in
 from oci.descriptor import Descriptor
 from oci.digest import Digest, hex_of
 from oci.errors import Denied, InvalidManifest, NotFound, StoreError, TransshipError, Unauthorized, Unavailable
@@ -131,7 +132,7 @@ class Walk:
             if not (self._with_attachments and present.is_index):
                 return node, []
             index = self._destination.get_manifest(entry.digest)  # the destination has all that it lists, too
-            self._present_manifests.update((child.digest, child) for child in index.children if child.names_manifest)
+            self._present_manifests.update((child.digest, child) for child in index.child_manifests)
             return node, self._children(entry, self._session.source(entry.places[0]).name, index)
         source, manifest = self._find(entry, present=present is not None)
         self._session.cache.put(manifest.digest, manifest.raw)
@@ -163,14 +164,13 @@ class Walk:
         included = self._request.include_non_distributable
         skipped = tuple(layer.digest for layer in manifest.layers if not (layer.distributable or included))
         blobs = tuple(blob for blob in manifest.blobs if blob.digest not in skipped)
-        inside = tuple(child for child in manifest.children if not child.names_manifest)
         return Node(
             **{**asdict(entry), "digest": manifest.digest},
             media_type=manifest.media_type,
             size=manifest.size,
             store=store,
-            children=tuple(dict.fromkeys(child.digest for child in manifest.children if child.names_manifest)),
-            blobs=() if present else (*blobs, *inside),
+            children=tuple(dict.fromkeys(child.digest for child in manifest.child_manifests)),
+            blobs=() if present else (*blobs, *manifest.child_blobs),
             skipped_layers=skipped,
             present=present,
         )
@@ -184,8 +184,7 @@ class Walk:
                 platform=str(child.platform or ""),
                 depth=entry.depth + 1,
             )
-            for child in index.children
-            if child.names_manifest
+            for child in index.child_manifests
         ]
 
     def _open_bundle(self, entry: Entry, source: Source, manifest: Manifest, node: Node) -> list[Entry]:
@@ -205,8 +204,8 @@ class Walk:
         # An archive is read where nothing else can be reached: no place but the archive is tried.
         sealed = isinstance(home.name, ArchiveName)
         hints = {str(image.image): image.is_bundle for image in locations.images} if locations else {}
-        node.listed = None if whole else tuple(image.image for image in lock.images)
-        node.children = tuple(dict.fromkeys(digest_in(image.image) for image in lock.images))
+        node.listed = None if whole else references_in(lock)
+        node.children = tuple(dict.fromkeys(map(digest_in, references_in(lock))))
         return [
             Entry(
                 digest=digest_in(image.image),

@@ -124,7 +124,7 @@ def _below(source: Source, root: Manifest, threads: Executor) -> list[tuple[Mani
                 described.setdefault((manifest.digest, platform), manifest)
             elif manifest.digest not in opened:
                 opened.add(manifest.digest)
-                listed += [(child, child.platform or platform) for child in manifest.children if child.names_manifest]
+                listed += [(child, child.platform or platform) for child in manifest.child_manifests]
         digests = list(dict.fromkeys(child.digest for child, _ in listed))
         read = dict(zip(digests, threads.map(source.get_manifest, digests), strict=True))
         level = [(read[child.digest], platform) for child, platform in listed]
