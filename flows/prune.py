@@ -149,7 +149,7 @@ async def prune(parameters: PruneParameters) -> PruneRunReport:
         return completed(written)
     incomplete = Incomplete(
         f"{written.destination}: {len(written.failed)} of {written.planned} could not be deleted",
-        [StoreError(f"{each.subject}: {each.reason}", retryable=each.retryable) for each in written.failed],
+        [each.as_error for each in written.failed],
         some_done=bool(written.deleted),
         hint="run it again: what is gone is not asked for again",
     )

@@ -92,10 +92,7 @@ class MirrorsRun(Run):
         await super().close()
 
     async def _open(self) -> Session:
-        names = dict.fromkeys(
-            registry.credentials for registry in self.config.registries.values() if registry.credentials
-        )
-        side = Side(credentials=tuple(names))
+        side = Side(credentials=self.config.credentials)
         buckets = dict.fromkeys(bucket for mirror in self.mirrors for bucket in mirror.buckets)
         blocks = {bucket: self.config.buckets.get(bucket, Bucket()).s3_store for bucket in buckets}
         stores = {bucket: await load_s3(block) for bucket, block in blocks.items() if block}

@@ -63,9 +63,8 @@ class PrunePolicy:
         if not self.mirrors:
             return self.keep
         config = await run.in_thread(read_mirrors, self.mirrors)
-        names = dict.fromkeys(registry.credentials for registry in config.registries.values() if registry.credentials)
         of_run = run.sides["destination"]
-        side = Side(credentials=(*of_run.credentials, *names), anonymous=of_run.anonymous)
+        side = Side(credentials=(*of_run.credentials, *config.credentials), anonymous=of_run.anonymous)
         reached = {name: await side.access(name) for name in ("source", "destination")}
 
         def open_mirror(mirror: Mirror) -> Session:

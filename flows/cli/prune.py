@@ -24,7 +24,7 @@ from flows.cli.flags import (
 )
 from flows.cli.output import Output
 from oci.bundle.tagnames import attached_to
-from oci.errors import Incomplete, InvalidConfig, InvalidDocument, InvalidInput, StoreError
+from oci.errors import Incomplete, InvalidConfig, InvalidDocument, InvalidInput
 from oci.output import read_named, write_json
 from oci.prune.execute import execute
 from oci.prune.plan import PrunePlan, PruneReport, UnwantedManifest, UnwantedTag
@@ -209,10 +209,7 @@ def _tell(output: Output, report: PruneReport) -> None:
     if report.failed:
         raise Incomplete(
             f"{report.destination}: {deleted}, {len(report.failed)} failed",
-            [
-                StoreError(f"{remaining.subject}: {remaining.reason}", retryable=remaining.retryable)
-                for remaining in report.failed
-            ],
+            [remaining.as_error for remaining in report.failed],
             some_done=bool(report.deleted or report.untagged),
             hint="run the same again: what is gone is not asked for again",
         )

@@ -184,9 +184,8 @@ async def _deploy(
     for _, member in inspect.getmembers(tasks.blocks, inspect.isclass):
         if issubclass(member, Block) and member.__module__ == tasks.blocks.__name__:
             await put_block_type(server, member)
-    registries = sorted({registry.credentials for registry in config.registries.values()} - {""})
     stores = sorted({bucket.s3_store for bucket in config.buckets.values()} - {""})
-    missing = {name for name in registries if not await has_block(server, RegistryCredentials, name)}
+    missing = {name for name in sorted(config.credentials) if not await has_block(server, RegistryCredentials, name)}
     missing |= {name for name in stores if not await has_block(server, S3Store, name)}
     for host, registry in sorted(config.registries.items()):
         await put_limit(server, host, registry.images_at_a_time, prune=options.prune)

@@ -100,15 +100,14 @@ def declared(config: MirrorsConfig, mirror: Mirror) -> tuple[Declaration, ...]:
     if size > _LARGEST_PARAMETERS:
         raise InvalidInput(f"mirror {mirror.name}: its configuration is {size} characters long, too much for Prefect")
     where = f"{mirror.source} -> {', '.join(map(str, mirror.destinations))}"
-    blocks = {registry.credentials for registry in alone.registries.values()}
-    blocks |= {bucket.s3_store for bucket in alone.buckets.values()}
+    stores = {bucket.s3_store for bucket in alone.buckets.values()} - {""}
     main = Declaration(
         name=mirror.name,
         description=f"Mirrors {where}.",
         parameters=parameters,
         schedule=_schedule(mirror),
         mirror=mirror.name,
-        blocks=frozenset(blocks - {""}),
+        blocks=frozenset(stores.union(alone.credentials)),
     )
     trigger = _trigger(mirror) if mirror.on_push else None
     if trigger is None:

@@ -335,6 +335,11 @@ class MirrorsConfig(Checked):
         """The registries by the normal form of their hosts."""
         return {canonical_host(host): registry for host, registry in self.registries.items()}
 
+    @property
+    def credentials(self) -> tuple[str, ...]:
+        """The names of the blocks that its registries' logins are in, each once."""
+        return tuple(dict.fromkeys(each.credentials for each in self.registries.values() if each.credentials))
+
     def alone(self, mirror: Mirror) -> MirrorsConfig:
         """A configuration of this mirror, with the buckets and registries that it may meet. A bundle or a lock can list
         images of any registry, so such a mirror takes all of them along."""

@@ -12,7 +12,7 @@ import msgspec
 
 from oci.descriptor import parse_json
 from oci.digest import Digest, digest_of, hex_of, parse_digest
-from oci.errors import InvalidDocument, InvalidInput
+from oci.errors import InvalidDocument, InvalidInput, StoreError
 from oci.meter import Receipt
 from oci.prune.policy import Keep
 from oci.reference import StoreName, parse_store, parse_tag
@@ -172,6 +172,10 @@ class Remaining(msgspec.Struct, frozen=True, kw_only=True):
     subject: str
     reason: str
     retryable: bool = False
+
+    @property
+    def as_error(self) -> StoreError:
+        return StoreError(f"{self.subject}: {self.reason}", retryable=self.retryable)
 
 
 class PruneReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -140,8 +140,7 @@ class RelocationReport(Struct, frozen=True, kw_only=True):
         return sum(sum(kinds.values()) for kinds in self.requests.values())
 
     def to_dict(self) -> dict[str, Any]:
-        body: dict[str, Any] = msgspec.to_builtins(self)
-        return body | {"succeeded": self.succeeded}
+        return {**msgspec.to_builtins(self), "succeeded": self.succeeded}
 
 
 def left_behind(count: int) -> str:
@@ -284,8 +283,7 @@ class VerificationReport(Struct, frozen=True, kw_only=True):
         return f"{verdict}: {amounts}, {counted(self.requests, 'request')}"
 
     def to_dict(self) -> dict[str, Any]:
-        body: dict[str, Any] = msgspec.to_builtins(self)
-        return body | {"complete": self.complete}
+        return {**msgspec.to_builtins(self), "complete": self.complete}
 
 
 def result_lock(session: Session, request: RelocationRequest, plan: Plan) -> ImagesLock | BundleLock:
