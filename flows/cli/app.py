@@ -167,7 +167,7 @@ def _run(arguments: list[str], invocation: Invocation, signals: list[int]) -> in
 @contextmanager
 def _cancel_on_signals(invocation: Invocation) -> Iterator[list[int]]:
     """Ctrl-C and SIGTERM set the token; one more ends the process at once. Gives the signals that came. Where a command
-    can drain, the token is set when what is on its way at SIGTERM is done.
+    can drain, the token is set when what is on its way at the first signal is done.
 
     A thread of its own reads them from a pipe (`signal.set_wakeup_fd`): Python's handlers wait for the main thread,
     which may sit in a lock and not be woken when another thread took the signal.
@@ -181,11 +181,11 @@ def _cancel_on_signals(invocation: Invocation) -> Iterator[list[int]]:
     def listen() -> None:
         while byte := os.read(reader, 1):
             if signal.getsignal(byte[0]) is not _ignore:
-                continue  # `mirror watch` has handlers of its own
+                continue  # SIGHUP, which `mirror watch` has a handler for
             if invocation.cancel.cancelled and signals:
                 os._exit(128 + byte[0])
             signals.append(byte[0])
-            if byte[0] == signal.SIGTERM and len(signals) == 1 and invocation.drain is not None:
+            if byte[0] in invocation.drained_by and len(signals) == 1 and invocation.drain is not None:
                 threading.Thread(target=drained, args=(invocation.drain,), name="drain", daemon=True).start()
             else:
                 invocation.cancel.cancel()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import signal
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import chain
@@ -39,8 +40,10 @@ class Invocation:
         self.resume_hint = "run the same again"
         """What an interrupted command leaves and how to go on, for the person who interrupted it."""
         self.drain: Callable[[], None] | None = None
-        """For SIGTERM: makes the command begin nothing more, and returns when what is on its way is done, or has had
-        its time. None where a command only breaks off."""
+        """Makes the command begin nothing more, and returns when what is on its way is done, or has had its time. None
+        where a command only breaks off."""
+        self.drained_by = frozenset({signal.SIGTERM})
+        """Signals at the first of which the command drains; at others, and at the second, it breaks off."""
 
 
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})

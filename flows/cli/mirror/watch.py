@@ -98,12 +98,18 @@ def watch(invocation: Invocation, /, **flags: Any) -> None:
     watched = Watch(interval=flags["interval"], jitter=flags["jitter"], metrics_file=flags["metrics_file"])
     first.check()
     watched.use(first.chosen, partial(_run_batch, first))
-    with _listening(watched, flags["host"], flags["port"]) as port:
+    over = threading.Event()
+
+    def drain() -> None:
+        watched.drain()
+        over.wait()
+
+    with _listening(watched, flags["host"], flags["port"]) as port, _read_again(watched, read):
+        invocation.drain, invocation.drained_by = drain, frozenset({signal.SIGTERM, signal.SIGINT})
         _log.info("listening on %s port %d", flags["host"], port)
-        with _signals(watched, read, invocation.cancel.cancel) as signals:
-            watched.loop()
-    if len(signals) > 1:  # the first one drains, and may be heard by the frame of the command as well, when all is over
-        invocation.cancel.check()
+        watched.loop()
+        invocation.cancel.check()  # a second signal has stopped what ran
+        over.set()
 
 
 def _run_batch(file: Mirrors, mirrors: Sequence[Mirror], on_report: Callable[[MirrorReport], None]) -> None:
@@ -251,12 +257,8 @@ class Watch:
 
 
 @contextmanager
-def _signals(
-    watched: Watch, read: Callable[[], tuple[Sequence[Mirror], Batch]], stop: Callable[[], None]
-) -> Iterator[list[int]]:
-    """SIGHUP has the mirrors read again, SIGTERM and Ctrl-C drain, and stop what runs when they come a second time.
-    Gives those that ask for an end."""
-    signals: list[int] = []
+def _read_again(watched: Watch, read: Callable[[], tuple[Sequence[Mirror], Batch]]) -> Iterator[None]:
+    """SIGHUP has the mirrors read again. Signals that ask for an end are those of every command."""
     reading = threading.Lock()
     """Held until what was read is used: of two signals, the later reading counts."""
 
@@ -271,19 +273,15 @@ def _signals(
         _log.info("read again: %s", counted(len(mirrors), "mirror"))
 
     def handle(number: int, frame: FrameType | None) -> None:
-        del frame
-        action = again if number == signal.SIGHUP else stop if signals else watched.drain
-        if number != signal.SIGHUP:
-            signals.append(number)
+        del number, frame
         # In a thread of its own: the interrupted one may hold the very lock that the action needs.
-        threading.Thread(target=action, daemon=True).start()
+        threading.Thread(target=again, daemon=True).start()
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)}
+    before = signal.signal(signal.SIGHUP, handle)
     try:
-        yield signals
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.signal(signal.SIGHUP, before)
 
 
 class _Bounded(io.RawIOBase):

@@ -18,7 +18,7 @@ from typing import Self
 import httpx
 import pytest
 
-from flows.cli.mirror.watch import CONNECTIONS_OF_A_PEER, Batch, Watch, _signals
+from flows.cli.mirror.watch import CONNECTIONS_OF_A_PEER, Batch, Watch, _read_again
 from flows.cli.output import ExitCode
 from oci.mirror.config import Mirror
 from oci.mirror.policy import Schedule
@@ -144,7 +144,7 @@ def test_of_two_signals_in_a_row_the_later_reading_counts() -> None:
         said.append(name)
         return [named(name)], runs._run
 
-    with _signals(runs.watch, read, lambda: None):
+    with _read_again(runs.watch, read):
         os.kill(os.getpid(), signal.SIGHUP)
         until("the first reading", lambda: len(begun) == 1)
         os.kill(os.getpid(), signal.SIGHUP)
@@ -250,6 +250,27 @@ def test_the_command_mirrors_again_and_again_reads_its_file_again_and_drains(
         assert watched.status("/nothing") == 404
         watched.process.send_signal(signal.SIGTERM)
         assert watched.process.wait(60) == 0
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+def test_a_first_signal_lets_runs_end_and_a_second_one_stops_them(tmp_path: Path, first: signal.Signals) -> None:
+    """Of a registry that takes a request and doesn't answer."""
+    file = tmp_path / "mirrors.yaml"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        host = f"127.0.0.1:{silent.getsockname()[1]}"
+        file.write_text(
+            f"version: 1\nmirrors:\n  - name: web\n    source: {{repository: {host}/web}}\n"
+            f"    destinations: [{{repository: {host}/to}}]\n"
+        )
+        with watching(file) as watched:
+            connection, _ = silent.accept()
+            with connection:
+                watched.process.send_signal(first)
+                with pytest.raises(subprocess.TimeoutExpired):
+                    watched.process.wait(1)
+                assert watched.status("/healthz") == 200
+                watched.process.send_signal(signal.SIGTERM)
+                assert watched.process.wait(20) == ExitCode.TERMINATED
 
 
 @pytest.fixture
