@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -227,19 +226,18 @@ def to_tar(
 ) -> None:
     if recorder is not None and recorder.options.receipt:
         options = options.with_(record=True)
+    location = request.destination.location
     if flags["plan_only"]:
         invocation.output.check_columns(MEMBERS, PARTS)
-    location = request.destination.location
-    if flags["plan_only"] and not in_object_store(location):
-        check_outputs(location)  # a plan ends as the copy will
+        if not in_object_store(location):
+            check_outputs(location)  # a plan ends as the copy will
     beside = "" if in_object_store(location) else f" beside it, as {os.path.basename(location)}.partial"
     invocation.resume_hint = f"what is written stays{beside}; run the same with --resume to go on"
     output = invocation.output
     session = open_session(invocation)
     progress = ArchiveProgress(session)
     images: dict[str, int] = {}
-    telling = metrics_exported(session, lambda: images, invocation, destination=location, path=flags["metrics_file"])
-    with session, nullcontext() if flags["plan_only"] else telling:
+    with session, metrics_exported(session, lambda: images, invocation, location, flags):
         with shown(progress, invocation, flags["progress_kind"]):
             plan = make_plan(session, request)
             archive_plan = (plan_resumed if flags["resume"] else plan_archive)(session, request, plan, options)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -191,11 +190,9 @@ def _copy(invocation: Invocation, request: RelocationRequest, recorder: Recorder
     output = invocation.output
     session = open_session(invocation)
     relocation = Relocation(session, request, verify=Verify(flags["verify_mode"]))
-    to, path = str(request.destination), flags["metrics_file"]
-    telling = metrics_exported(session, lambda: _sums(relocation), invocation, destination=to, path=path)
     with (
         session,
-        nullcontext() if flags["plan_only"] else telling,
+        metrics_exported(session, lambda: _sums(relocation), invocation, str(request.destination), flags),
         shown(RelocationProgress(relocation), invocation, flags["progress_kind"]),
     ):
         plan = relocation.make_plan()

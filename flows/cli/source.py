@@ -103,19 +103,21 @@ def warn_of_layers(output: Output, plan: Plan, *, included: bool) -> None:
 
 @contextmanager
 def metrics_exported(
-    session: Session, images: Callable[[], Mapping[str, int]], invocation: Invocation, *, destination: str, path: str
+    session: Session, images: Callable[[], Mapping[str, int]], invocation: Invocation, to: str, flags: dict[str, Any]
 ) -> Iterator[None]:
-    """Exports the metrics of the block when it ends, with or without an error; `images` counts images by outcome."""
+    """Exports the metrics of the block when it ends, with or without an error, unless it only makes a plan; `images`
+    counts images by outcome."""
     succeeded = False
     try:
         yield
         succeeded = True
     finally:
         run = RunMetrics(
-            names={"destination": destination},
+            names={"destination": to},
             succeeded=succeeded,
             ended=time.time(),
             receipt=session.meter.receipt(),
             images=images(),
         )
-        export_metrics(run, warn=invocation.output.warn, path=path)
+        if not flags["plan_only"]:
+            export_metrics(run, warn=invocation.output.warn, path=flags["metrics_file"])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,67 +31,52 @@ _NAME = 30
 
 
 @dataclass(slots=True)
-class _Mirror:
-    tags: int
-    moved: int = 0
-    sent: int = 0
-
-
-@dataclass(slots=True)
 class MirrorsProgress:
-    """What is known of a run's mirrors. Told by the run's threads, and asked by the thread that draws."""
+    """What is known of a run's mirrors. The run's threads tell it, one at a time; the thread that draws asks."""
 
     receipt: Callable[[], Receipt]
     named: int
     """Mirrors of the file; those of a namespace come as they are found."""
-    _busy: dict[str, _Mirror] = field(default_factory=dict)
-    _finished: int = 0
-    _tags: int = 0
-    _failed: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _tags: dict[str, int] = field(default_factory=dict)
+    """Those that each mirror has to move; of one that has ended, those that it has moved."""
+    _moved: Counter[str] = field(default_factory=Counter)
+    _sent: Counter[str] = field(default_factory=Counter)
+    _ended: dict[str, bool] = field(default_factory=dict)
+    """Mirrors that have ended: whether they failed."""
     _rates: Rates = field(default_factory=Rates)
     _started: float = field(default_factory=time.monotonic)
 
     def compared(self, mirror: str, tags: int) -> None:
         """The mirror has so many tags to move."""
-        with self._lock:
-            self._busy[mirror] = _Mirror(tags)
+        self._tags[mirror] = tags
 
     def moved(self, mirror: str, tags: int, sent: int) -> None:
-        with self._lock:
-            work = self._busy.setdefault(mirror, _Mirror(tags))
-            work.moved += tags
-            work.sent += sent
+        self._moved[mirror] += tags
+        self._sent[mirror] += sent
 
     def finished(self, mirror: str, *, failed: bool) -> None:
-        with self._lock:
-            work = self._busy.pop(mirror, None)
-            self._finished += 1
-            self._failed += failed
-            self._tags += work.moved if work else 0
+        self._ended[mirror] = failed
+        self._tags[mirror] = self._moved[mirror]
 
     def lines(self, width: int) -> list[str]:
         """The whole first, then each mirror under way."""
-        with self._lock:
-            busy = {name: (work.tags, work.moved, work.sent) for name, work in self._busy.items() if work.tags}
+        busy = {name: tags for name, tags in dict(self._tags).items() if tags and name not in self._ended}
         table = [self.line()]
         name_width = min(_NAME, max((len(name) for name in busy), default=0), max(8, width - 40))
-        for name, (tags, moved, sent) in busy.items():
-            rate = self._rates.of(name, sent)
-            row = f"  {name[:name_width]:{name_width}}  {moved} of {counted(tags, 'tag')}"
-            table.append(f"{row}  {show_size(sent)}" + (f"  {show_size(rate)}/s" if rate else ""))
+        for name, tags in busy.items():
+            rate = self._rates.of(name, self._sent[name])
+            row = f"  {name[:name_width]:{name_width}}  {self._moved[name]} of {counted(tags, 'tag')}"
+            table.append(f"{row}  {show_size(self._sent[name])}" + (f"  {show_size(rate)}/s" if rate else ""))
         return table
 
     def line(self) -> str:
         """`3 of 40 mirrors, 12 of 60 tags, 1.2 GiB sent, 80.0 MiB/s, 2m10s left`."""
-        with self._lock:
-            tags = self._tags + sum(work.tags for work in self._busy.values())
-            moved = self._tags + sum(work.moved for work in self._busy.values())
-            mirrors = max(self.named, self._finished + len(self._busy))
-            finished, failed = self._finished, self._failed
+        tags, moved = sum(dict(self._tags).values()), sum(dict(self._moved).values())
+        failed = sum(dict(self._ended).values())
         sent = self.receipt().bytes_written
         rate = self._rates.of("", sent)
-        parts = [f"{finished} of {counted(mirrors, 'mirror')}", f"{moved} of {counted(tags, 'tag')}"]
+        mirrors = counted(max(self.named, len(self._tags)), "mirror")
+        parts = [f"{len(self._ended)} of {mirrors}", f"{moved} of {counted(tags, 'tag')}"]
         parts += [f"{failed} failed"] if failed else []
         parts.append(f"{show_size(sent)} sent")
         parts += [f"{show_size(rate)}/s"] if rate else []
