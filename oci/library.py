@@ -14,7 +14,7 @@ from oci.archive.options import ExportOptions, S3Options
 from oci.bundle import describe as bundle_describe
 from oci.bundle import image as bundle_image
 from oci.bundle import tagnames
-from oci.errors import CancelToken, Incomplete, InvalidReference
+from oci.errors import CancelToken, Incomplete, InvalidInput, InvalidReference
 from oci.layout import store as layout_store
 from oci.meter import Meter, unheard
 from oci.reference import (
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from oci.prune.plan import PrunePlan, PruneReport
     from oci.prune.policy import Keep
     from oci.receipts.check import Checked
-    from oci.receipts.record import Recorder
 
 
 def open_session(
@@ -145,11 +144,14 @@ def copy(
     """Copies an image, an index, a bundle with what it lists, what a lock lists, or an archive, to a repository, a
     layout folder or an archive, byte for byte, and names it last of all.
 
-    `verify` is "none", "head" or "deep"; with it the names move after the proof. `export` says how an archive is to be,
-    `receipts` what is left in writing, and who signs it. Raises Incomplete, having moved no name, when a part failed.
+    `verify` is "none", "head" or "deep"; with it the names move after the proof, and an archive is read where it is.
+    `export` says how an archive is to be, `receipts` what is left in writing, and who signs it. Raises Incomplete,
+    having moved no name, when a part failed.
     """
     docker = to.startswith(DOCKER_ARCHIVE_PREFIX)
     path, name = (named_archive(to) if docker else None) or ("", "")
+    if docker and Verify(verify) is not Verify.NONE:
+        raise InvalidInput("docker-archive: can't be written with verify", hint="leave it out, or use archive:PATH")
     request = request_of(source, f"{ARCHIVE_PREFIX}{path}" if docker else to, **options)
     if to.startswith(OCI_ARCHIVE_PREFIX):
         export = (export or ExportOptions()).with_(format="oci-layout")
@@ -159,15 +161,21 @@ def copy(
 
         recorder = Recorder(receipts, request, verify=Verify(verify))
     with _shared(session, *_stores(request)) as shared:
-        if docker:
-            from oci.export.export import docker_images, seal_archive, write_docker  # noqa: PLC0415
+        if isinstance(request.destination, ArchiveName):
+            from oci.export import export as exporting  # noqa: PLC0415 - a copy between registries writes no archive
+            from oci.export.planner import plan_archive  # noqa: PLC0415
 
             plan, place = planner.make_plan(shared, request), request.destination.location
-            report = write_docker(shared, plan, place, docker_images(shared, plan, name))
-            seal_archive(shared, plan, (place,), place, sha256sums=False, recorder=recorder)
+            if docker:
+                images = exporting.docker_images(shared, plan, name)
+                report = exporting.write_docker(shared, plan, place, images)
+            else:
+                report = exporting.write_archive(shared, plan_archive(shared, request, plan, export))
+            proven = exporting.prove_written(shared, report.locations, Verify(verify))
+            exporting.seal_archive(
+                shared, plan, report.locations, place, sha256sums=False, recorder=recorder, verification=proven
+            )
             return report
-        if isinstance(request.destination, ArchiveName):
-            return _write_archive(shared, request, export, recorder)
         check = recorder.check if recorder is not None else unheard
         result = Relocation(shared, request, verify=Verify(verify)).run(on_plan=check)
         if recorder is not None:
@@ -348,18 +356,6 @@ def _shared(session: Session | None, *stores: StoreName) -> Iterator[Session]:
         return
     with open_session(named={store.registry for store in stores if store.registry}) as opened:
         yield opened
-
-
-def _write_archive(
-    session: Session, request: RelocationRequest, export: ExportOptions | None, recorder: Recorder | None
-) -> ArchiveReport:
-    from oci.export.export import seal_archive, write_archive  # noqa: PLC0415 - a copy between registries writes none
-    from oci.export.planner import plan_archive  # noqa: PLC0415
-
-    plan = planner.make_plan(session, request)
-    report = write_archive(session, plan_archive(session, request, plan, export))
-    seal_archive(session, plan, report.locations, request.destination.location, sha256sums=False, recorder=recorder)
-    return report
 
 
 def _stores(request: RelocationRequest) -> tuple[StoreName, ...]:

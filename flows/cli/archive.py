@@ -31,7 +31,7 @@ from oci.archive.options import ExportOptions
 from oci.archive.source import Archive
 from oci.digest import Digest
 from oci.errors import Incomplete, InvalidInput, StoreError
-from oci.export.export import ArchiveReport, docker_images, seal_archive, verify_written, write_archive, write_docker
+from oci.export.export import ArchiveReport, docker_images, prove_written, seal_archive, write_archive, write_docker
 from oci.export.plan import ArchivePlan, Volume
 from oci.export.planner import plan_archive, plan_resumed
 from oci.export.tar_plan import Part
@@ -39,8 +39,7 @@ from oci.output import check_outputs, to_dict
 from oci.reference import ArchiveName
 from oci.relocation.planner import make_plan
 from oci.relocation.request import RelocationRequest
-from oci.relocation.session import Session
-from oci.relocation.verify import Verification
+from oci.relocation.run import Verify
 from oci.units import counted, show_cost, show_size
 
 if TYPE_CHECKING:
@@ -270,7 +269,7 @@ def to_tar(
             location,
             sha256sums=flags["sha256sums"],
             recorder=recorder,
-            verification=_verified(session, report, flags["verify_mode"]),
+            verification=prove_written(session, report.locations, Verify(flags["verify_mode"])),
         )
         receipt = session.meter.receipt()
         report = msgspec.structs.replace(report, requests=receipt.total_requests, seconds=receipt.seconds)
@@ -309,19 +308,6 @@ def show_archive_plan(output: Output, plan: ArchivePlan) -> None:
         f"{cut}, {show_size(plan.size - plan.bytes_copied)} to write, "
         f"{show_size(plan.bytes_copied)} to copy, about {counted(plan.estimated_requests, 'request')}"
     )
-
-
-def _verified(session: Session, report: ArchiveReport, mode: str) -> Verification | None:
-    if mode == "none":
-        return None
-    verification = verify_written(session, report.locations, deep=mode == "deep")
-    if verification.problems:
-        raise Incomplete(
-            f"{counted(len(verification.problems), 'problem')} in {ArchiveName.of(*report.locations)}",
-            [StoreError(problem, side="destination") for problem in verification.problems],
-            hint="write the archive again",
-        )
-    return verification
 
 
 def _summary(plan: ArchivePlan, report: ArchiveReport) -> str:

@@ -23,7 +23,7 @@ from oci.archive.source import Archive
 from oci.bundle.push import Pushed, PushRequest, push
 from oci.descriptor import Descriptor
 from oci.digest import Chunk, Digest
-from oci.errors import InvalidInput, TransshipError
+from oci.errors import Incomplete, InvalidInput, StoreError, TransshipError
 from oci.export.assembly import OpenBlob, WriteReport, Writing
 from oci.export.file_writer import ByteWriter, open_writer
 from oci.export.plan import ArchivePlan, Group, Volume, is_in_place
@@ -36,7 +36,7 @@ from oci.reference import LAYOUT_PREFIX, ArchiveName, LayoutFolder, Reference, R
 from oci.relocation.plan import Plan, PlannedManifest, Role
 from oci.relocation.planner import make_plan
 from oci.relocation.request import RelocationRequest
-from oci.relocation.run import RelocationResult
+from oci.relocation.run import RelocationResult, Verify
 from oci.relocation.session import Session
 from oci.relocation.transfer import load_manifest
 from oci.relocation.verify import Verification
@@ -140,6 +140,20 @@ def verify_written(session: Session, locations: Sequence[str], *, deep: bool) ->
     return Verification(
         manifests=verdict.images, blobs=verdict.blobs, bytes_hashed=verdict.bytes_hashed, problems=verdict.problems
     )
+
+
+def prove_written(session: Session, locations: Sequence[str], verify: Verify) -> Verification | None:
+    """Verifies an archive that was written, as far as is asked for. Raises Incomplete where something is wrong."""
+    if verify is Verify.NONE:
+        return None
+    verification = verify_written(session, locations, deep=verify is Verify.DEEP)
+    if verification.problems:
+        raise Incomplete(
+            f"{counted(len(verification.problems), 'problem')} in {ArchiveName.of(*locations)}",
+            [StoreError(problem, side="destination") for problem in verification.problems],
+            hint="write the archive again",
+        )
+    return verification
 
 
 def docker_images(session: Session, plan: Plan, name: str = "") -> list[DockerImage]:

@@ -7,14 +7,16 @@ import json
 import subprocess
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from oci import ReceiptOptions, copy
 from oci.archive import manifest_json
 from oci.archive.entry import OCI_LAYOUT
 from oci.archive.options import ExportOptions
 from oci.errors import Incomplete, InvalidInput, InvalidManifest
-from oci.export.export import sums_of, write_sums
+from oci.export.export import ArchiveReport, sums_of, write_archive, write_sums
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.skopeo import raw_manifest, skopeo
 from tests.support import imgpkg_tarball as imgpkg
@@ -264,6 +266,29 @@ def test_an_empty_list_makes_an_archive_of_nothing(
 
     assert (tmp_path / "x.tar").read_bytes() == imgpkg.tarball([], [])
     assert not imported(f"{other_registry.host}/{repository}", tmp_path / "x.tar").outcomes
+
+
+def test_the_library_proves_an_archive_that_it_has_written(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A layer is spoiled on the disk, right after it was written."""
+    source, receipt = shop.reference, tmp_path / "receipt.json"
+    copy(source, f"archive:{tmp_path}/good.tar", verify="deep", receipts=ReceiptOptions(receipt=str(receipt)))
+    assert json.loads(receipt.read_text())["predicate"]["verification"]["bytes_hashed"]
+
+    def write_and_spoil(*args: Any, **more: Any) -> ArchiveReport:
+        report = write_archive(*args, **more)
+        path = Path(report.locations[0])
+        data = shop.web.blobs[0].data
+        path.write_bytes(path.read_bytes().replace(data, b"x" * len(data)))
+        return report
+
+    monkeypatch.setattr("oci.export.export.write_archive", write_and_spoil)
+    copy(source, f"archive:{tmp_path}/unproven.tar")
+    with pytest.raises(Incomplete, match="1 problem in "):
+        copy(source, f"archive:{tmp_path}/bad.tar", verify="deep")
+    with pytest.raises(InvalidInput, match="can't be written with verify"):
+        copy(source, f"docker-archive:{tmp_path}/docker.tar", verify="head")
 
 
 def test_sums_are_those_of_sha256sum(shop: Shop, tmp_path: Path) -> None:
