@@ -27,7 +27,7 @@ from oci.receipts.check import Checked
 from oci.reference import parse_any
 from oci.relocation.report import VerificationReport
 from oci.relocation.verify import names_by_store
-from oci.units import counted
+from oci.units import counted, some_of
 from tasks.bundle import (
     compare_receipt,
     describe_bundle,
@@ -146,8 +146,7 @@ def verify_name() -> str:
         *parameters.repositories,
         *(path.rpartition("/")[2] for path in parameters.locks),
     ]
-    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return f"verify {names[0]}{more}{' deep' if parameters.deep else ''}"
+    return f"verify {some_of(names, 1)}{' deep' if parameters.deep else ''}"
 
 
 @flow(name="verify", flow_run_name=verify_name, persist_result=False)

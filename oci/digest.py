@@ -17,12 +17,12 @@ READ_SIZE = 1 << 20
 Digest = NewType("Digest", str)
 """`sha256:<64 hex>` or `sha512:<128 hex>`, lower case; made by `parse_digest` or `digest_of` only."""
 
-_PATTERN = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
+PATTERN = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 
 
 def parse_digest(text: object) -> Digest:
     """Raises InvalidReference for anything but a lower-case sha256 or sha512 digest."""
-    if not isinstance(text, str) or not _PATTERN.fullmatch(text):
+    if not isinstance(text, str) or not PATTERN.fullmatch(text):
         raise InvalidReference(
             f"{str(text)[:100]!r} is not a digest",
             hint="write sha256: followed by 64 lower-case hexadecimal characters",
@@ -31,7 +31,7 @@ def parse_digest(text: object) -> Digest:
 
 
 def is_digest(text: str) -> bool:
-    return _PATTERN.fullmatch(text) is not None
+    return PATTERN.fullmatch(text) is not None
 
 
 def is_other_digest(text: str, digest: Digest) -> bool:

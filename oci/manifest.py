@@ -32,6 +32,9 @@ MANIFEST_LIMIT = 4 << 20
 
 RAISE_LIMIT = "raise --registry-manifest-limit (`manifest_limit` in mirrors.yaml and forms) if it is to be trusted"
 
+CREATED = "org.opencontainers.image.created"
+"""The annotation with the time of an image (image-spec, annotations.md)."""
+
 CHILD_LIMIT = 10_000
 """Children an index, or layers a manifest, may list."""
 

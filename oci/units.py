@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import timedelta
 
 _SIZE = re.compile(r"(\d{1,20}(?:\.\d{1,9})?)\s*([kKmMgGtT]?)(i?)[bB]?")
@@ -88,3 +89,9 @@ def show_cost(requests: int, seconds: float) -> str:
 def percent(part: int, whole: int) -> float:
     """Returns 0 to 100; 100 of nothing."""
     return 100.0 if whole <= 0 else min(100.0, 100.0 * part / whole)
+
+
+def some_of(names: Sequence[object], most: int) -> str:
+    """Lists names: `a, b and 3 more`."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + more

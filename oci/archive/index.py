@@ -23,6 +23,7 @@ from oci.files import tar
 from oci.files.tar import REGULAR, SYMLINK, Members
 from oci.manifest import Manifest
 from oci.reference import clipped
+from oci.units import some_of
 
 MEMBERS_LIMIT = 2_000_000
 """Regular files of an archive: some hundred bytes of memory for each."""
@@ -295,8 +296,7 @@ def _check_volumes(notes: Sequence[TransshipJson], readers: Sequence[ByteReader]
         raise InvalidInput(f"these are volumes of different archives: {names}")
     missing = sorted(set(range(1, notes[0].volumes + 1)) - {note.volume for note in notes})
     if missing:
-        listed = ", ".join(map(str, missing[:10])) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
         raise InvalidInput(
-            f"of {notes[0].volumes} volumes these are missing: {listed}",
+            f"of {notes[0].volumes} volumes these are missing: {some_of(missing, 10)}",
             hint="give all volumes, in any order: copy takes one --tar for each",
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Raw
@@ -18,7 +17,7 @@ from oci.archive.open import in_object_store
 from oci.archive.options import SMALLEST, ExportOptions
 from oci.archive.source import Archive
 from oci.descriptor import DOCKER_LIST, DOCKER_MANIFEST
-from oci.digest import Digest, digest_of
+from oci.digest import PATTERN, Digest, digest_of
 from oci.errors import (
     Incomplete,
     IntegrityError,
@@ -50,7 +49,6 @@ CONFIG_LIMIT = 16 << 20
 """Bytes of a config that is held as text: image configs have some thousand."""
 
 _LIST_LIMIT = 64 << 20
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 _MAGIC = slice(257, 262)
 _HEAD = 512
 
@@ -367,7 +365,7 @@ def _read(path: str, limit: int, *, head: bool = False) -> bytes:
 
 def _digests_in(path: str, plan: Plan) -> set[Digest]:
     """Returns the digests that a file lists, and for each that is a manifest also those of its blobs and children."""
-    digests = {Digest(text) for text in _DIGEST.findall(_read(path, _LIST_LIMIT).decode(errors="replace"))}
+    digests = {Digest(text) for text in PATTERN.findall(_read(path, _LIST_LIMIT).decode(errors="replace"))}
     if not digests:
         raise InvalidInput(f"{path}: there is no digest in it", hint="give a lock file, or a list of digests")
     for manifest in reversed(plan.manifests):  # children come before what they belong to

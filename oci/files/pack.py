@@ -26,6 +26,7 @@ from oci.errors import CancelToken, InvalidInput
 from oci.files import tar
 from oci.files.deflate import compress, store
 from oci.store import BlobReader, reader_of
+from oci.units import some_of
 
 DEFAULT_EXCLUSIONS = (".git",)
 BUNDLE_FOLDER = ".imgpkg"
@@ -37,6 +38,8 @@ COMPRESSED_LIMIT = 32 << 20
 _OWNER = 0o700
 _ALL_BITS = 0o7777
 _DELETION = ".wh."
+_NAMED = 10
+"""Paths that an error names."""
 
 
 class FileEntry(Struct, frozen=True):
@@ -71,7 +74,7 @@ def check_duplicates(entries: Iterable[FileEntry]) -> None:
     repeated = sorted(name for name, count in counts.items() if count > 1)
     if repeated:
         raise InvalidInput(
-            f"Found duplicate paths: {_some(repeated)}", hint="leave one of them out, or exclude it by name"
+            f"Found duplicate paths: {some_of(repeated, _NAMED)}", hint="leave one of them out, or exclude it by name"
         )
 
 
@@ -86,15 +89,16 @@ def check_bundle(entries: Sequence[FileEntry]) -> None:
             hint="make that file, or push it as a plain image with -i",
         )
     if len(folders) > 1:
+        paths = [os.path.abspath(entry.path) for entry in folders]
         raise InvalidInput(
             f"This directory contains multiple bundle definitions. Only a single instance of {LOCK_FILE} can be "
-            f"provided and instead these were provided {_some([os.path.abspath(entry.path) for entry in folders])}",
+            f"provided and instead these were provided {some_of(paths, _NAMED)}",
             hint="exclude the others by name: --file-exclusion PATH",
         )
     if folders[0].name != BUNDLE_FOLDER:
         parents = [entry.path for entry in entries if entry.name == "."]
         raise InvalidInput(
-            f"Expected '{BUNDLE_FOLDER}' directory, to be a direct child of one of: {_some(parents)}; was "
+            f"Expected '{BUNDLE_FOLDER}' directory, to be a direct child of one of: {some_of(parents, _NAMED)}; was "
             f"{os.path.abspath(folders[0].path)}",
             hint="give the folder that holds it",
         )
@@ -166,11 +170,6 @@ def _entry(name: str, path: str, status: os.stat_result, mask: int) -> FileEntry
     if is_folder:
         return FileEntry(name, path, mode, is_folder=True)
     return FileEntry(name, path, mode, status.st_size, changed=status.st_mtime_ns)
-
-
-def _some(names: Sequence[str], limit: int = 10) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
 
 
 class PackedLayer(Struct, frozen=True):

@@ -19,7 +19,7 @@ from oci.mirror.execute import SKIPPED, ItemOutcome, unaccounted
 from oci.mirror.run_state import Breaker, place
 from oci.reference import ARCHIVE_PREFIX
 from oci.relocation.transfer import DONE
-from oci.units import show_cost, show_size
+from oci.units import show_cost, show_size, some_of
 
 INTERRUPTED = "the run was interrupted before it was done"
 
@@ -238,11 +238,10 @@ class MirrorIncomplete(Incomplete):
 
     def __init__(self, report: MirrorRunReport) -> None:
         wrong = [mirror.mirror for mirror in report.mirrors if not mirror.succeeded]
-        more = f" and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
         first = next((failed for mirror in report.mirrors for failed in mirror.failed if not failed.not_tried), None)
         cause, step = cause_and_step(first.error) if first else ("", "")
         super().__init__(
-            f"{len(wrong)} of {len(report.mirrors)} mirrors aren't complete: {', '.join(wrong[:_NAMED])}{more}"
+            f"{len(wrong)} of {len(report.mirrors)} mirrors aren't complete: {some_of(wrong, _NAMED)}"
             + (f"; the first failure: {cause}" if cause else ""),
             [failed.as_error() for mirror in report.mirrors for failed in mirror.failed],
             some_done=any(mirror.copied or mirror.in_place for mirror in report.mirrors),

@@ -20,7 +20,7 @@ from oci.bundle import image as bundle_image
 from oci.descriptor import Descriptor, Platform, parse_json
 from oci.digest import Digest, is_digest
 from oci.errors import Denied, InvalidReference, RateLimited, StoreError, TransshipError, Unauthorized, Unavailable
-from oci.manifest import NESTING_LIMIT, Manifest
+from oci.manifest import CREATED, NESTING_LIMIT, Manifest
 from oci.mirror.config import Mirror
 from oci.output import merge_own, read_own
 from oci.reference import LAYOUT_PREFIX, Repository, StoreName
@@ -36,7 +36,6 @@ _FILE_LIMIT = 64 << 20
 ENTRY_LIMIT = 200_000
 """Facts that a file may hold; the oldest are dropped."""
 
-_CREATED = "org.opencontainers.image.created"
 _BEGINNING = datetime(1971, 1, 1, tzinfo=UTC)
 """Builds that leave the time out write the year 1, or 1970: they don't say when they were made."""
 
@@ -219,7 +218,7 @@ def _is_location(key: Sequence[str], path: str) -> bool:
 
 
 def _created(session: Session, source: Source, manifest: Manifest, depth: int) -> datetime | None:
-    annotated = _moment(manifest.annotations.get(_CREATED))
+    annotated = _moment(manifest.annotations.get(CREATED))
     if annotated is not None or depth > NESTING_LIMIT:
         return annotated
     if manifest.is_index:

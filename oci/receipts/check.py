@@ -14,9 +14,9 @@ from oci.archive.inventory import verify_archive
 from oci.archive.open import hash_of, open_reader
 from oci.digest import Digest, parse_digest
 from oci.errors import IntegrityError, InvalidDocument, InvalidInput, NoSuchFile, NotFound, NotSigned, TransshipError
+from oci.manifest import CREATED
 from oci.output import read_named, to_dict
 from oci.receipts.receipt import ARCHIVE, RECEIPT_LIMIT, RelocationReceipt, read_receipt
-from oci.receipts.record import CREATED
 from oci.reference import LAYOUT_PREFIX, ArchiveName, StoreName, parse_any, parse_store
 from oci.relocation.session import Session
 from oci.relocation.verify import verify_store

@@ -20,6 +20,7 @@ from oci.signatures.keys import PublicKey, SigningKey, render_bundle
 from oci.signatures.proofs import (
     IN_TOTO,
     RECEIPT_TYPE,
+    STATEMENT,
     Envelope,
     NoProof,
     envelope_in,
@@ -29,7 +30,6 @@ from oci.signatures.proofs import (
     this_type,
 )
 
-STATEMENT = "https://in-toto.io/Statement/v1"
 RECEIPT_LIMIT = 64 << 20
 """Bytes of a receipt that are read: some 200,000 images."""
 

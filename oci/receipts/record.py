@@ -13,7 +13,7 @@ from oci import __version__
 from oci.descriptor import Descriptor
 from oci.digest import Digest
 from oci.errors import InvalidInput
-from oci.manifest import artifact_manifest
+from oci.manifest import CREATED, artifact_manifest
 from oci.output import check_outputs, os_errors, write_output
 from oci.receipts.receipt import (
     ARCHIVE,
@@ -42,7 +42,6 @@ from oci.signatures.proofs import BUNDLE_V03, PREDICATE_ANNOTATION, RECEIPT_TYPE
 from oci.store import Destination, push_artifact
 
 _CONTENT_ANNOTATION = "dev.sigstore.bundle.content"
-CREATED = "org.opencontainers.image.created"
 BYTES = ("bytes_written", "bytes_mounted", "bytes_skipped")
 """What is counted under the same names of a run and of each part of it."""
 

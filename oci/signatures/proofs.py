@@ -50,7 +50,8 @@ SIGNATURE = "dev.cosignproject.cosign/signature"
 CERTIFICATE = "dev.sigstore.cosign/certificate"
 """The annotation in which cosign kept certificates before it wrote bundles."""
 
-STATEMENTS = frozenset({"https://in-toto.io/Statement/v0.1", "https://in-toto.io/Statement/v1"})
+STATEMENT = "https://in-toto.io/Statement/v1"
+STATEMENTS = frozenset({"https://in-toto.io/Statement/v0.1", STATEMENT})
 SIGN_PREDICATE = "https://sigstore.dev/cosign/sign/v1"
 """The predicate of a bundle that is a signature and attests nothing else."""
 

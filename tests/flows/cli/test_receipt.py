@@ -14,9 +14,9 @@ import httpx
 import pytest
 
 from oci.errors import InvalidDocument, NotSigned
+from oci.manifest import CREATED
 from oci.receipts.check import CHANGED_FILE, DAMAGED, LOST_FILE, LOST_IMAGE, LOST_TAG, REPLACED_TAG, find_receipt
 from oci.receipts.receipt import read_receipt
-from oci.receipts.record import CREATED
 from oci.signatures.keys import PASSWORD_VARIABLE, read_key_file
 from oci.signatures.proofs import RECEIPT_TYPE
 from tests.servers.docker_registry import DockerRegistry
