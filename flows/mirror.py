@@ -53,7 +53,7 @@ from tasks.run import (
     together,
     together_in_a_task,
 )
-from tasks.shards import MirrorWork, items_result, items_stay_here, unpack_items
+from tasks.shards import MirrorWork, items_result, stays_here, unpack_items
 
 
 class MirrorCheckParameters(Options):
@@ -192,7 +192,7 @@ async def _carry(parameters: MirrorParameters, run: MirrorRun) -> None:
         await some_at_a_time(run.width, do, work)
         return
     fleet = parameters.fleet.sent_to(parameters.fleet.mirror_deployment)
-    run.fleet = items_stay_here(shared, await run.session(), always=fleet.always)
+    run.fleet = stays_here({pair for item in shared for pair in item.stores}, await run.session(), always=fleet.always)
     if run.fleet:
         await some_at_a_time(run.width, do, work)
         return

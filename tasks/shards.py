@@ -136,11 +136,11 @@ def images_stay_here(plan: Plan, session: Session, *, always: bool) -> str:
     """Returns why other machines can't do a part of a plan, or make nothing faster, or nothing. With `always`, helpers
     come also where that makes nothing faster."""
     has_own = given_access() is not None
-    reason = _stays_here(stores_of(plan), session, always=always or has_own)
+    reason = stays_here(stores_of(plan), session, always=always or has_own)
     return reason or ("done by this run alone: the credentials are this machine's own" if has_own else "")
 
 
-def _stays_here(stores: Iterable[tuple[str, StoreName]], session: Session, *, always: bool) -> str:
+def stays_here(stores: Iterable[tuple[str, StoreName]], session: Session, *, always: bool) -> str:
     """Returns why other machines can't work with stores, or make nothing faster, or nothing. The stores come with their
     sides. Where a person has set what one may be asked or sent in a second, several runs would each get a part of that;
     with `always` they do."""
@@ -328,9 +328,3 @@ def items_result(run: MirrorRun, items: Sequence[WorkItem]) -> str:
     sources = {item.source for item in items}
     outcomes = [outcome for (source, _), outcome in run.outcomes.items() if source in sources]
     return ShardResult(outcomes, run.receipt()).to_json()
-
-
-def items_stay_here(items: Sequence[WorkItem], session: Session, *, always: bool) -> str:
-    """Returns why other machines can't carry the items, or make nothing faster, or nothing."""
-    stores = {pair for item in items for pair in item.stores}
-    return _stays_here(stores, session, always=always)
