@@ -212,7 +212,7 @@ class RunMetrics(msgspec.Struct, frozen=True, kw_only=True):
 
     names: Mapping[str, str]
     succeeded: bool
-    ended: float
+    ended: float = msgspec.field(default_factory=time.time)
     receipt: Receipt
     images: Mapping[str, int]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -252,7 +251,6 @@ async def report(destination: str) -> RelocationReport:  # noqa: ARG001 - shown 
     metrics = RunMetrics(
         names={"destination": where},
         succeeded=written.succeeded,
-        ended=time.time(),
         receipt=run.receipt(),
         images={
             "copied": written.images_copied,

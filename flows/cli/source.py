@@ -4,7 +4,6 @@ say what is read, and the numbers of a run."""
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import groupby
@@ -115,7 +114,6 @@ def metrics_exported(
         run = RunMetrics(
             names={"destination": to},
             succeeded=succeeded,
-            ended=time.time(),
             receipt=session.meter.receipt(),
             images=images(),
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -222,7 +221,6 @@ def mirror_metrics(report: MirrorReport) -> RunMetrics:
     return RunMetrics(
         names={"mirror": report.mirror},
         succeeded=report.succeeded,
-        ended=time.time(),
         receipt=report.receipt,
         images={"copied": report.copied, "present": report.in_place, "failed": len(report.failed)},
     )
