@@ -19,10 +19,12 @@ from oci.output import (
     check_output,
     check_outputs,
     lock_file,
+    merge_own,
     open_own,
     open_regular,
     read_file,
     read_named,
+    read_own,
     replace_file,
     write_json,
     write_output,
@@ -276,3 +278,27 @@ def test_a_name_that_is_too_long_is_told_before_the_work_and_one_that_is_not_is_
         assert (tmp_path / long).read_bytes() == b"new"
     with pytest.raises(OSError, match=os.strerror(errno.ENAMETOOLONG)):
         check_output(str(tmp_path / ("x" * 256)))
+
+
+def test_a_file_that_processes_share_is_merged_under_the_lock_of_its_folder(tmp_path: Path) -> None:
+    path = str(tmp_path / "made" / "state")
+    began = threading.Barrier(4)
+
+    def add(number: int) -> None:
+        def merged() -> bytes:
+            before = read_own(path, 100) if os.path.exists(path) else b""
+            return before + bytes([number])
+
+        began.wait()
+        for _ in range(5):
+            merge_own(path, merged)
+
+    threads = [threading.Thread(target=add, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(read_own(path, 100)) == sorted([0, 1, 2, 3] * 5)
+    assert read_own(path, 3) == read_own(path, 100)[:3]
+    assert os.listdir(tmp_path / "made") == ["state"]

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from oci.errors import Cancelled, CancelToken, IntegrityError
-from oci.relocation.fanout import Seat, SharedRead
+from oci.relocation.fanout import Seat, SharedRead, as_done
 
 PARTS = [bytes([number]) * 1000 for number in range(50)]
 
@@ -124,3 +124,44 @@ def test_waiting_ends_when_the_run_is_cancelled() -> None:
 
     with pytest.raises(Cancelled):
         read_all(read.seat())
+
+
+def test_work_is_begun_in_order_some_at_a_time_and_given_as_soon_as_it_is_done() -> None:
+    begun: dict[int, Future[str]] = {}
+
+    def begin(item: int) -> Future[str]:
+        begun[item] = Future()
+        if item == 1:
+            begun[item].set_result("at once")
+        return begun[item]
+
+    work = as_done(range(5), 3, begin)
+
+    item, future = next(work)
+    assert (item, future.result(), list(begun)) == (1, "at once", [0, 1, 2])
+    begun[2].set_exception(IntegrityError("damaged"))
+    item, future = next(work)
+    assert (item, str(future.exception()), list(begun)) == (2, "damaged", [0, 1, 2, 3])
+    for other in (3, 0):
+        begun[other].set_result("later")
+    assert [item for item, _ in (next(work), next(work))] == [3, 0]
+    begun[4].set_result("last")
+    assert [item for item, _ in work] == [4]
+
+
+def test_work_that_is_not_to_be_begun_any_more_is_left_and_what_runs_is_awaited() -> None:
+    waiting = iter(range(100))
+    done: list[int] = []
+
+    def until_the_third() -> Iterator[int]:
+        for item in waiting:
+            yield item
+            if len(done) > 2:
+                return
+
+    with ThreadPoolExecutor(2) as threads:
+        for item, _ in as_done(until_the_third(), 2, lambda item: threads.submit(abs, item)):
+            done.append(item)
+
+    assert sorted(done) == list(range(len(done)))
+    assert list(waiting) == list(range(len(done), 100))
