@@ -171,7 +171,7 @@ class Verb(Command):
         for option in self.params:
             if option.metavar in (None, "TEXT") and option.opts[0] in _METAVARS:
                 option.metavar = _METAVARS[option.opts[0]]
-            if option.name in _REFERENCES or {"REFERENCE", "REPOSITORY"} & {*re.findall(r"\w+", option.metavar or "")}:
+            if names_images(option):
                 option.shell_complete = _references  # type: ignore[method-assign]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -331,8 +331,11 @@ _METAVARS = {
 
 _THINGS = frozenset({"REFERENCE", "REPOSITORY", "ARCHIVE", "FILE", "FOLDER"})
 
-_REFERENCES = frozenset({"reference", "references", "repository", "repositories"})
-"""Arguments that are completed as the flags with these metavars are."""
+
+def names_images(parameter: click.Parameter) -> bool:
+    """Says whether the values of a flag or an argument are references or repositories, by what help calls them."""
+    words = {*re.findall(r"\w+", (parameter.metavar or parameter.name or "").upper())}
+    return not words.isdisjoint({"REFERENCE", "REFERENCES", "REPOSITORY", "REPOSITORIES"})
 
 
 def _references(ctx: click.Context, incomplete: str) -> list[CompletionItem]:

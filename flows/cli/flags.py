@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import click
 
-from flows.cli.click_ext import Invocation, Number, boolean
+from flows.cli.click_ext import Invocation, Number, boolean, names_images
 from flows.cli.output import VisibleFormatter
 from oci.archive.options import S3Options
 from oci.errors import InvalidInput
@@ -183,8 +183,6 @@ def _metavar(field: Option) -> str:
     return "NUMBER" if field.type in (int, float) else "TEXT"
 
 
-_REFERENCES = ("bundle", "image", "to_repo", "references", "repositories", "repository", "bundles")
-"""Parameters of commands whose values name registries; those of derived flags have the group before `__`."""
 _LOGIN = {
     "registry_username": "User for every registry (IMGPKG_USERNAME).",
     "registry_password": "Password for every registry (IMGPKG_PASSWORD).",
@@ -234,6 +232,10 @@ def offline(invocation: Invocation) -> Session:
     return Session(source=reached, destination=reached, concurrency=concurrency, cancel=invocation.cancel)
 
 
+_OF_RECEIPTS = ("RECEIPT", "PLACE")
+"""What else may be a reference in a command, or a file."""
+
+
 def _named_hosts() -> frozenset[str] | None:
     """The registries that the command line names: logins of flags and variables go to these. None for the commands of a
     mirrors file, where the mirror that is run names them."""
@@ -241,10 +243,11 @@ def _named_hosts() -> frozenset[str] | None:
     if context is None or "path" in context.params or context.params.get("mirrors"):
         return None
     texts: list[str] = []
-    for name, value in context.params.items():
-        if value and name.rpartition("__")[2] in _REFERENCES:
+    for parameter in context.command.params:
+        value = context.params.get(str(parameter.name))
+        if value and (names_images(parameter) or parameter.metavar in _OF_RECEIPTS):
             texts += [value] if isinstance(value, str) else map(str, value)
-    return named_hosts(texts)
+    return named_hosts(text for text in texts if not os.path.isfile(text))
 
 
 def show_requests(invocation: Invocation) -> None:

@@ -21,6 +21,7 @@ from tests.servers.strict_registry import Features, StrictRegistry
 from tests.servers.token_service import TokenService
 from tests.support.command import PROGRAM, transship
 from tests.support.content import bundle, image, index, layer, noise, push
+from tests.support.signing import Signer
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,31 @@ def source(basic: DockerRegistry, certificates: Certificates) -> str:
         ]
         push(basic.url, "team/bundle", bundle(references), "v1", client=client)
     return f"{basic.host}/team/bundle:v1"
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("inspect {reference}", "Kind: bundle"),
+        ("policy check {reference} --policy {folder}/policy.json", "accepted"),
+        ("receipt verify {reference} --key {folder}/key.pub", "no receipt is attached"),
+        ("describe -b {reference}", "Bundle SHA"),
+        ("verify {reference}", "2 problems"),  # what it lists has repositories of its own
+        ("tag list -i {repository}", "v1"),
+    ],
+)
+def test_every_command_logs_in_to_the_registry_that_it_is_given(
+    source: str, certificates: Certificates, tmp_path: Path, command: str, said: str
+) -> None:
+    login = ("--registry-username", USER, "--registry-password", PASSWORD)
+    ca = ("--registry-ca-cert-path", str(certificates.ca))
+    (tmp_path / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
+    (tmp_path / "key.pub").write_bytes(Signer.make().public())
+
+    words = command.format(reference=source, repository=source.rpartition(":")[0], folder=tmp_path).split()
+    done = transship(*words, *login, *ca)
+
+    assert said in done.out + done.err
 
 
 def test_a_bundle_from_behind_a_password_to_behind_a_token_service_and_back(
