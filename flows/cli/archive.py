@@ -23,7 +23,7 @@ from flows.cli.flags import (
 )
 from flows.cli.output import Output
 from flows.cli.progress import ArchiveProgress, LayerProgress, shown
-from flows.cli.source import announce, metrics_exported, source_flags, warn_of_layers
+from flows.cli.source import OF_REPOSITORIES, announce, metrics_exported, source_flags, warn_of_layers
 from oci.archive.entry import DOCKER_ARCHIVE
 from oci.archive.inventory import blobs_of, compare, images_of, verify_archive
 from oci.archive.open import in_object_store
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 
 _IMAGES = ("Image", "Tag", "Kind", "Blobs", "Bytes", "Digest")
 _BLOBS = ("Digest", "Bytes")
-_OF_NAMES = ("tags", "names", "repo_based_tags", "repair", "backup")
 _CHANGES = ("Change", "Image", "Before", "After")
 
 
@@ -153,7 +152,7 @@ def diff(invocation: Invocation, /, before: str, after: str) -> None:
         "--only",
     ),
 )
-@source_flags(leave_out=_OF_NAMES)
+@source_flags(leave_out=("tags", *OF_REPOSITORIES))
 @output_file("--to-tar", "The archive that would be written: a file, or s3://BUCKET/KEY.")
 @concurrency_flag("Requests at a time")
 @flags_of(ExportOptions, "tarball")

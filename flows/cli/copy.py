@@ -24,7 +24,7 @@ from flows.cli.flags import (
 )
 from flows.cli.output import Output
 from flows.cli.progress import RelocationProgress, progress_flag, shown
-from flows.cli.source import announce, metrics_exported, source_flags, warn_of_layers
+from flows.cli.source import OF_REPOSITORIES, announce, metrics_exported, source_flags, warn_of_layers
 from oci.archive.entry import DOCKER_ARCHIVE, OCI_LAYOUT
 from oci.archive.options import ExportOptions
 from oci.bundle.lockfile import write_lock
@@ -35,7 +35,7 @@ from oci.reference import LAYOUT_PREFIX, OCI_ARCHIVE_PREFIX, ArchiveName, named_
 from oci.registry.options import DEFAULT_CONCURRENCY
 from oci.relocation.plan import Plan
 from oci.relocation.report import RelocationReport, left_behind, result_lock
-from oci.relocation.request import ReceiptOptions, RelocationRequest
+from oci.relocation.request import CopyOptions, ReceiptOptions, RelocationRequest
 from oci.relocation.run import Relocation, RelocationResult, Step, Verify, check_readable
 from oci.relocation.session import Access
 from oci.relocation.transfer import DONE, FAILED, PRESENT, ImageOutcome
@@ -44,12 +44,6 @@ from oci.units import counted, show_cost, show_size
 if TYPE_CHECKING:
     from oci.receipts.record import Recorder
 
-_OF_REPOSITORIES = {
-    "repair": "--repair",
-    "repo_based_tags": "--repo-based-tags",
-    "names": "--name-images",
-    "backup": "--backup-tag",
-}
 _UNMONITORED = {
     "plan_only": "--plan",
     "lock_output": "--lock-output",
@@ -162,7 +156,7 @@ def _request(source: dict[str, Any], flags: dict[str, Any]) -> RelocationRequest
             hint="leave out one or the other; the flow leaves its report in Prefect",
         )
     if flags["to_tar"]:
-        if useless := [flag for name, flag in _OF_REPOSITORIES.items() if source.get(name)]:
+        if useless := [CopyOptions.declared[name].flag for name in OF_REPOSITORIES if source.get(name)]:
             raise InvalidInput(
                 f"{', '.join(useless)} can only be used when copying to a repository", hint="leave it out with --to-tar"
             )

@@ -24,6 +24,8 @@ from oci.signatures.artifacts import COSIGN
 F = TypeVar("F", bound=Callable[..., Any])
 
 _SOURCES = ("lock", "bundle", "image", "archive")
+OF_REPOSITORIES = ("repair", "repo_based_tags", "names", "backup")
+"""Options of a copy that an archive has no use for."""
 
 
 def source_flags(*, leave_out: Collection[str] = ()) -> Callable[[F], F]:
