@@ -162,6 +162,7 @@ def pages(run: UUID, kind: str = "markdown") -> list[str]:
     return [str(one.data) for one in with_client(lambda client: client.read_artifacts(artifact_filter=mine))]
 
 
+@pytest.mark.slow
 def test_a_run_cancelled_in_the_ui_stops_within_seconds_and_cleans_up(
     deployed: PrefectServer, destination: DockerRegistry, link: SlowLink, parameters: dict[str, Any]
 ) -> None:
@@ -193,6 +194,7 @@ def is_crashed(task: TaskRun) -> bool:
     return bool(task.state and task.state.is_crashed())
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_crashed_and_retrying_it_copies_only_what_is_missing(
     deployed: PrefectServer, destination: DockerRegistry, link: SlowLink, parameters: dict[str, Any]
 ) -> None:

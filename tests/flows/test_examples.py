@@ -97,6 +97,7 @@ def test_what_failed_of_a_mirror_gets_a_second_chance_and_the_ui_a_history(
     assert past[0].sent > 0
 
 
+@pytest.mark.slow
 def test_a_program_serves_the_flows_without_a_work_pool(
     prefect: PrefectServer, registry: DockerRegistry, other_registry: DockerRegistry, repository: str
 ) -> None:

@@ -283,6 +283,7 @@ def test_a_worker_killed_in_the_middle_costs_one_shard_that_finishes_elsewhere(
     assert not set.intersection(*again) if len(again) > 1 else True
 
 
+@pytest.mark.slow
 def test_an_image_that_fails_at_a_helper_stops_no_other_and_moves_no_name(
     deployed: PrefectServer, scene: Scene, source: FaultProxy, far_away: Fault
 ) -> None:

@@ -76,6 +76,7 @@ print(report.images_copied, report.tags)
 """
 
 
+@pytest.mark.slow
 def test_without_a_server_one_is_started_for_as_long_as_it_takes(registry: DockerRegistry, tmp_path: Path) -> None:
     push_image(registry, "monitor/shop/cron", size=1000, seed=2, tag="3.0")
     plain = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
