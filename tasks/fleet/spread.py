@@ -62,9 +62,9 @@ def decide(
     before what is begun."""
     if most < 1:
         return Decision(reason="done by this run alone: no helper is allowed")
-    if elapsed < _FIRST_LOOK or progress <= 0:
+    pace = progress / elapsed if elapsed >= _FIRST_LOOK else 0.0
+    if pace <= 0:
         return Decision(reason="done by this run alone: it ended before its pace was known")
-    pace = progress / elapsed
     alone = remaining / pace
 
     def lasts(helpers: int) -> float:

@@ -68,6 +68,7 @@ def test_no_helper_is_started_that_waits_for_what_is_begun(busy: float, helpers:
 def test_nothing_is_decided_before_the_pace_is_known() -> None:
     assert decided(elapsed=1, remaining=10_000).helpers == 0
     assert decided(progress=0, remaining=10_000).helpers == 0
+    assert decided(progress=5e-324, remaining=10_000).helpers == 0
     assert decided(most=0, remaining=10_000).helpers == 0
 
 
