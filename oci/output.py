@@ -360,8 +360,6 @@ def _plain(value: Any) -> Any:
         return value if value is None else str(value)
     if isinstance(value, Struct):
         return to_dict(value)
-    if hasattr(value, "to_dict"):  # no Struct, and with a form of its own: what a run has cost
-        return value.to_dict()
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Mapping):

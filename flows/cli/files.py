@@ -20,7 +20,6 @@ from oci.export.export import push_to_archive
 from oci.files.decompress import UnpackLimits
 from oci.files.folder import NEVER_REPLACED, check_folder, output_folder
 from oci.files.pack import DEFAULT_EXCLUSIONS
-from oci.output import to_dict
 from oci.reference import ArchiveName, LayoutFolder
 from oci.relocation.archive_source import named_in_archive, sealed
 from oci.units import counted, show_cost, show_size
@@ -76,7 +75,7 @@ def push_files(invocation: Invocation, /, **flags: Any) -> None:
         with offline(invocation) as session:
             pushed, report = push_to_archive(session, request, entries, flags["to_tar"])
             receipt = session.meter.receipt()
-            output.result(**to_dict(PushReport.of(pushed, receipt)))
+            output.result(**PushReport.of(pushed, receipt).to_dict())
         output.line(f"Pushed '{pushed.reference}'")
         output.summary(f"Pushed '{pushed.reference}' into {report.locations[0]}: {show_size(report.size)}")
         return
@@ -93,7 +92,7 @@ def push_files(invocation: Invocation, /, **flags: Any) -> None:
         receipt = session.meter.receipt()
     if flags["lock_output"]:
         write_lock(flags["lock_output"], pushed.lock)
-    output.result(**to_dict(PushReport.of(pushed, receipt)))
+    output.result(**PushReport.of(pushed, receipt).to_dict())
     output.line(f"Pushed '{pushed.reference}'", end="")
     if not output.tty and not output.json:
         files = "1 file or folder" if len(entries) == 1 else f"{len(entries)} files and folders"
@@ -162,7 +161,7 @@ def pull_files(invocation: Invocation, /, **flags: Any) -> None:
                 resolved=resolved,
             )
         receipt = session.meter.receipt()
-    output.result(**to_dict(PullReport.of(pulled, path, receipt)))
+    output.result(**PullReport.of(pulled, path, receipt).to_dict())
     if not output.tty and not output.json:
         lock = ", lock updated" if pulled.updated else ", lock kept as it is" if pulled.lock_path else ""
         nested = f", {counted(len(pulled.nested), 'nested bundle')}" if pulled.nested else ""

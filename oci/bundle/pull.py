@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from operator import itemgetter
+from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -31,7 +32,7 @@ from oci.files.decompress import DEFAULT_LIMITS, UnpackLimits
 from oci.files.unpack import unpack
 from oci.manifest import NESTING_LIMIT, Manifest
 from oci.meter import Receipt, unheard
-from oci.output import os_errors, store_error
+from oci.output import os_errors, store_error, to_dict
 from oci.reference import ArchiveName, LayoutFolder, Reference, StoreName, absolute, parse_any
 from oci.store import Source
 from oci.units import counted, show_size
@@ -356,6 +357,9 @@ class PullReport(Struct, frozen=True, kw_only=True):
             cacheable=pulled.cacheable,
             receipt=receipt,
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**to_dict(self), "receipt": self.receipt.to_dict()}
 
     def __str__(self) -> str:
         nested = f", {counted(len(self.nested), 'nested bundle')}" if self.nested else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from msgspec import Struct
 
@@ -13,7 +14,7 @@ from oci.bundle.lockfile import BundleLock
 from oci.errors import CancelToken, InvalidInput, InvalidReference
 from oci.files.pack import DEFAULT_EXCLUSIONS, FileEntry, check_bundle, check_duplicates, is_bundle, pack, walk
 from oci.meter import Receipt, unheard
-from oci.output import check_destination
+from oci.output import check_destination, to_dict
 from oci.reference import Reference, clipped, parse_any, parse_tag
 from oci.store import Destination, reader_of
 from oci.units import counted, show_size
@@ -99,6 +100,9 @@ class PushReport(Struct, frozen=True, kw_only=True):
             size=sum(entry.size for entry in pushed.entries),
             receipt=receipt,
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**to_dict(self), "receipt": self.receipt.to_dict()}
 
     def __str__(self) -> str:
         return f"pushed {self.reference} as {self.tag}: {counted(self.files, 'file')}, {show_size(self.size)}"

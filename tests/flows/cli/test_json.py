@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from oci.meter import Receipt
 from tests.servers.docker_registry import DockerRegistry
 from tests.support.command import transship
 from tests.support.shop import push_shop
@@ -113,6 +114,17 @@ def test_the_fields_of_a_result_are_those_of_the_book(documents: dict[str, dict[
     for field, kind in fields.items():
         assert isinstance(result[field], TYPES[kind]), (field, result[field])
         assert isinstance(result[field], bool) == (kind == "true or false")
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, fields in sorted(listed().items()) if fields.get("receipt") == "mapping"]
+)
+def test_what_a_run_cost_has_one_form_in_every_result(documents: dict[str, dict[str, Any]], name: str) -> None:
+    receipt = documents[name]["Result"]["receipt"]
+
+    assert receipt.keys() == Receipt().to_dict().keys()
+    assert receipt["bytes"].keys() == {"read", "written", "mounted", "skipped"}
+    assert receipt["blobs"].keys() == {"written", "mounted", "skipped"}
 
 
 def entries() -> Iterator[tuple[str, str]]:
