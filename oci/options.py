@@ -204,7 +204,7 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Declaring(msgspec.StructMeta):
-    """Makes fields of what a class declares by `option`. `flags` is what their flags begin with."""
+    """Turns each `option` of a class body into a field with its default. `flags` is the prefix of their flags."""
 
     declared: dict[str, Option]
 

@@ -346,7 +346,7 @@ def failed_images(failures: Sequence[str], images: int) -> State[None] | None:
 
 
 async def or_failed(work: Awaitable[T], message: Callable[[T], str] = str) -> T:
-    """The state of what `work` gives, or of its error."""
+    """Awaits `work` and returns the state in which the flow ends: completed with its result, failed with its error."""
     try:
         result = await work
     except TransshipError as error:

@@ -125,7 +125,7 @@ class PullParameters(OneSide):
     replace: bool = option(
         False, "Delete what is in the folder even when it wasn't pulled.", title="Replace any folder"
     )
-    limits: UnpackLimits = option(UnpackLimits(), "Bounds of what is unpacked.", flat=True)
+    limits: UnpackLimits = option(UnpackLimits(), "Limits for the files that are unpacked.", flat=True)
     s3_store: S3StoreName = S3_STORE
 
     def __post_init__(self) -> None:

@@ -148,7 +148,7 @@ class WorkItem(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> WorkItem:
-        """Makes an item of what JSON has. Raises InvalidDocument."""
+        """Reads an item from parsed JSON. Raises InvalidDocument."""
         try:
             item = msgspec.convert(body, cls)
             for target in item.targets:

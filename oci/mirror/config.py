@@ -250,7 +250,8 @@ class Mirror(Policy):
         return any(name in whole or (has_tags and name.startswith(prefix)) for name in names)
 
     def name_of(self, tag: str) -> str:
-        """What a tag of the source is called in lists of what failed; a bundle is called as it stands in the file."""
+        """Returns the name of a tag of the source in lists of failures: HOST/REPOSITORY:TAG, and for a bundle its
+        reference as the file has it."""
         reference = self.source.reference
         return str(reference) if reference is not None else f"{self.source.store}:{tag}"
 

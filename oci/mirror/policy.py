@@ -200,7 +200,8 @@ class Limits(Options):
     concurrency: int = option(DEFAULT_CONCURRENCY, "Images, and blobs, on their way at the most.", ge=1, le=64)
     images_per_run: int = option(
         0,
-        "The rest of what changed waits for the next run; 0 for no limit. Keeps a first run within a registry's quota.",
+        "A run copies at most this many changed images, and the next run copies more; 0 for no limit. Keeps a first "
+        "run within a registry's quota.",
         ge=0,
         le=1_000_000,
     )

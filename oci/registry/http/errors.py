@@ -76,7 +76,7 @@ class Peer:
         return f"{self.side} {self.registry}".strip()
 
     def error(self, kind: type[E], message: str, subject: str = "", operation: str = "", **more: Any) -> E:
-        """For an answer that can't be used, or whatever else."""
+        """Makes an error that names this side and registry. The other methods here make those of single causes."""
         return kind(message, side=self.side, store=self.registry, subject=subject, operation=operation, **more)
 
     def broken(self, error: WireError, request: Request, url: str) -> StoreError:
