@@ -37,8 +37,8 @@ _ARCHIVE = Group(
 _MIRROR = Group(
     "Repositories, bundles and locks that are kept the same somewhere else.",
     {
-        "plan": ("flows.cli.mirror.plan:plan", "Say what a run would copy"),
-        "check": ("flows.cli.mirror.plan:check", "Tell where destinations differ from what the mirrors say"),
+        "plan": ("flows.cli.mirror.comparison:plan", "Say what a run would copy"),
+        "check": ("flows.cli.mirror.comparison:check", "Tell where destinations differ from what the mirrors say"),
         "run": ("flows.cli.mirror.run:run", "Copy what is missing or changed"),
         "watch": ("flows.cli.mirror.watch:watch", "Run mirrors by their schedules, without a server"),
         "deploy": ("flows.cli.mirror.file:deploy", "Put the mirrors on a Prefect server, with their schedules"),

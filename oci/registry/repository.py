@@ -33,7 +33,7 @@ from oci.registry.http.origin import canonical_host
 from oci.registry.http.transport import Remote, Transport
 from oci.registry.options import RegistryOptions
 from oci.registry.state import Facts, State
-from oci.registry.uploads import CUT, SMALL, Session
+from oci.registry.uploads import CUT, SMALL, UploadSession
 from oci.store import BlobOutcome, BlobReader
 
 MISSES = 16
@@ -66,7 +66,7 @@ class RegistryRepository(Remote):
         self._asking = 0
         self._answered = threading.Condition()
         self._refused_sources: set[Repository] = set()
-        self._claimed: dict[Digest, tuple[Session, Kind]] = {}
+        self._claimed: dict[Digest, tuple[UploadSession, Kind]] = {}
         """Blobs that a mount made be there, by the registry's word alone."""
 
     def all_tags(self) -> Iterator[str]:
@@ -93,7 +93,7 @@ class RegistryRepository(Remote):
         self, blob: Descriptor, read: BlobReader, *, mount_from: Sequence[Repository] = (), fresh: bool = False
     ) -> BlobOutcome:
         """See Destination.put_blob."""
-        session = Session(self, blob, _remembered(read) if blob.size <= SMALL else read)
+        session = UploadSession(self, blob, _remembered(read) if blob.size <= SMALL else read)
         outcome: BlobOutcome | None = None
         if blob.size <= CUT or not session.resume():
             outcome = self._begin(session, mount_from=mount_from, fresh=fresh)
@@ -137,12 +137,12 @@ class RegistryRepository(Remote):
         if self._claimed:
             self._take_claims(manifest)
 
-    def _take_claims(self, manifest: Manifest) -> list[tuple[Session, Kind]]:
+    def _take_claims(self, manifest: Manifest) -> list[tuple[UploadSession, Kind]]:
         with self._lock:
             claims = [self._claimed.pop(blob.digest, None) for blob in manifest.blobs]
         return [claim for claim in claims if claim is not None]
 
-    def _begin(self, session: Session, *, mount_from: Sequence[Repository], fresh: bool) -> BlobOutcome | None:
+    def _begin(self, session: UploadSession, *, mount_from: Sequence[Repository], fresh: bool) -> BlobOutcome | None:
         """The first step, in as few requests as this registry allows: None where the blob is to be sent, for which the
         session is open."""
         unfit = {self.name, *self._refused_sources}
@@ -186,7 +186,7 @@ class RegistryRepository(Remote):
                 self._asking -= asks
                 self._answered.notify_all()
 
-    def _look_for(self, session: Session) -> BlobOutcome | None:
+    def _look_for(self, session: UploadSession) -> BlobOutcome | None:
         """Existence and upload start in one request, where a mount from the repository itself is understood so."""
         digest, understood = session.blob.digest, self.learned.works(POST_SELF_MOUNT)
         if understood is not False:
@@ -218,11 +218,11 @@ class RegistryRepository(Remote):
         self._misses = 0
         return BlobOutcome.SKIPPED
 
-    def _claim(self, session: Session, kind: Kind) -> None:
+    def _claim(self, session: UploadSession, kind: Kind) -> None:
         with self._lock:
             self._claimed[session.blob.digest] = session, kind
 
-    def _learn_self_mount(self, session: Session) -> None:
+    def _learn_self_mount(self, session: UploadSession) -> None:
         """Asks for a blob that is certainly there, once in a registry: only a 201 tells that 202 means absent."""
         if not self.learned.may_try(POST_SELF_MOUNT):
             return
@@ -236,7 +236,7 @@ class RegistryRepository(Remote):
         except StoreError:
             self.learned.decline(POST_SELF_MOUNT)
 
-    def _mount(self, session: Session, other: Repository) -> BlobOutcome | None:
+    def _mount(self, session: UploadSession, other: Repository) -> BlobOutcome | None:
         """201: mounted. 202: it wasn't, and here is a session. Anything else, a refusal among it, is a reason to
         upload, never to fail (imgpkg issue 495)."""
         scopes = (Scope(self.name.path, "pull,push", apart=True), Scope(other.path, "pull"))
@@ -253,7 +253,7 @@ class RegistryRepository(Remote):
         self._claim(session, POST_MOUNT)
         return BlobOutcome.MOUNTED
 
-    def _single_post(self, session: Session) -> BlobOutcome | None:
+    def _single_post(self, session: UploadSession) -> BlobOutcome | None:
         """The whole blob in the POST; a registry that doesn't know that answers with a session, or refuses."""
         data = b"".join(session.read(0))
         try:
@@ -279,7 +279,7 @@ class RegistryRepository(Remote):
         """Ask for the tags or, with `push`, start an upload session, which is cancelled. Return whether the repository
         is there, as far as that tells. Raise StoreError where it is refused."""
         if push:
-            session = Session(self, _NOTHING, lambda _: iter(()))
+            session = UploadSession(self, _NOTHING, lambda _: iter(()))
             session.start()
             session.cancel()
             return True

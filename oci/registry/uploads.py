@@ -65,7 +65,7 @@ _NOWHERE = Target("")
 _OCTETS = {"Content-Type": "application/octet-stream"}
 
 
-class Session:
+class UploadSession:
     """The upload of one blob: the session that it is sent in, as long as there is one, and what failures said."""
 
     def __init__(self, remote: Remote, blob: Descriptor, read: BlobReader) -> None:

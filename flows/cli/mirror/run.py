@@ -13,8 +13,8 @@ import click
 
 from flows.cli.click_ext import Invocation, boolean, verb
 from flows.cli.flags import Age, metrics_flag, output_file, registry_flags, store_flags
+from flows.cli.mirror.comparison import warn_of_absent
 from flows.cli.mirror.file import Mirrors, audit_flag, mirror_flags
-from flows.cli.mirror.plan import warn_of_absent
 from flows.cli.output import Output
 from flows.cli.progress import Rates, clock, progress_flag, shown
 from oci.errors import Cancelled, Incomplete, NotTrusted, StoreError, TransshipError
