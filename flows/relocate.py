@@ -19,7 +19,7 @@ from oci.bundle.lockfile import write_lock
 from oci.digest import Digest
 from oci.errors import Incomplete, TransshipError
 from oci.export.export import seal_archive
-from oci.output import check_outputs, to_dict, write_json
+from oci.output import check_outputs, write_json
 from oci.receipts.record import Recorder
 from oci.registry.http.pace import Bucket
 from oci.relocation.plan import Plan
@@ -108,7 +108,7 @@ async def relocate(parameters: RelocateParameters) -> RelocationReport:
             run.relocation.error = error
         written = await report(parameters.destination)
         if report_path:
-            await run.in_thread(write_json, report_path, to_dict(written))
+            await run.in_thread(write_json, report_path, written.to_dict())
         cause = run.relocation.error
         if isinstance(cause, Incomplete):
             cause = RelocationIncomplete(written, cause)

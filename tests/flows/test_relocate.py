@@ -403,6 +403,26 @@ def test_a_report_and_a_lock_are_written_where_they_were_asked_for(
     assert f"{destination.host}/{repository}@{images[0].digest}" in lock.read_text()
 
 
+@pytest.mark.parametrize("name", ["whole", "lost"])
+def test_the_file_of_a_report_says_what_its_event_and_the_value_say(
+    source: DockerRegistry, destination: DockerRegistry, repository: str, tmp_path: Path, name: str
+) -> None:
+    image = push_image(source, f"relocate/report/{name}", size=500, seed=41, tag="1.4.0")
+    if name == "lost":
+        delete_blob(source, image.repository, image.layer)
+    file = tmp_path / "report.json"
+    parameters = of_image(source, image, destination, repository, report=str(file))
+
+    try:
+        report = relocate_sync(parameters)
+    except RelocationIncomplete as error:
+        report = error.report
+
+    [event] = events_of(f"transship.relocation.{parameters.destination}", expected=1)
+    assert json.loads(file.read_text()) == event["payload"] == report.to_dict()
+    assert event["payload"]["succeeded"] is (name == "whole")
+
+
 def test_a_report_that_can_not_be_written_is_refused_before_anything_is_copied(
     source: DockerRegistry, destination: DockerRegistry, images: list[Image], repository: str, tmp_path: Path
 ) -> None:
