@@ -27,6 +27,7 @@ INSIDE_OCI = (
         "options",
         "units",
         "output",
+        "platforms",
     },
     {"documents", "registry", "layout", "files"},
     {"bundle"},

@@ -104,7 +104,8 @@ class WorkItem(msgspec.Struct, frozen=True, kw_only=True):
         """What the comparison has found out already: the target's tags show something else, or nothing. `listed` are
         the tags of the source repository, where they were listed."""
         tag_lists = {parse_any(self.source).repository: listed} if listed is not None and self.kind == TAGS else {}
-        return Snapshot({} if target.shown else dict.fromkeys(target.tags), target.fresh, tag_lists)
+        moving = frozenset() if target.shown else frozenset(target.tags)
+        return Snapshot(moving=moving, fresh=target.fresh, tag_lists=tag_lists)
 
     @property
     def key(self) -> WorkKey:

@@ -25,7 +25,6 @@ from oci.mirror.config import Mirror
 from oci.output import merge_own, read_own
 from oci.reference import LAYOUT_PREFIX, Repository, StoreName
 from oci.registry.state import default_folder
-from oci.relocation.planner import choose
 from oci.relocation.session import Session
 from oci.store import Source
 
@@ -80,9 +79,11 @@ class DigestCache:
         key = f"narrowed {descriptor.digest} {' '.join(sorted(platforms))}"
         remembered = self._get(key)
         if remembered is None or not is_digest(remembered):
+            from oci.platforms import narrowed  # noqa: PLC0415 - few mirrors choose platforms
+
             index = source.get_manifest(descriptor.digest)
             session.cache.put(index.digest, index.raw)
-            chosen = choose(source, index, [Platform.parse(platform) for platform in platforms])
+            chosen = narrowed(source, index, [Platform.parse(platform) for platform in platforms])
             remembered = chosen[-1].digest if chosen else descriptor.digest
             self._put(key, remembered)
         return Digest(remembered)

@@ -18,27 +18,32 @@ from oci.digest import Digest, is_digest
 from oci.errors import InvalidInput, NotFound, StoreError
 from oci.reference import Reference, Repository, StoreName
 from oci.relocation.plan import Entry, Node, Role, Roots
-from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Session
 from oci.signatures.attached import DEPTH
 from oci.store import Source
 from oci.units import counted
 
 
-def archive_roots(session: Session, request: RelocationRequest) -> Roots:
+def archive_roots(
+    archive: Archive,
+    only: Sequence[str],
+    *,
+    source: str,
+    tags: tuple[str, ...],
+    shallow: bool,
+    read: bundle_image.BlobBytes,
+) -> Roots:
     """Returns all that the archive has, or what `only` names of it. The bundle that it was made for, or else its only
-    image, comes first."""
-    archive = session.archive(request.archive_name)
-    if request.require_signature:
-        session.prove_archive(request.archive_name, request.require_signature)
-    groups = _chosen_by_digest(archive, request.only)
+    image, comes first, and gets `tags`, or else those that it has. With `shallow`, what that bundle lists is a root,
+    too: the walk doesn't go there from it."""
+    groups = _chosen_by_digest(archive, only)
     main = _main(archive, groups)
     is_root_bundle = main is not None and (
-        any(element.is_root_bundle for element in groups[main]) or (bool(request.only) and is_bundle(archive, main))
+        any(element.is_root_bundle for element in groups[main]) or (bool(only) and is_bundle(archive, main))
     )
     below_main = {main}
-    if main is not None and is_root_bundle and not request.shallow:  # the walk from it visits these
-        below_main |= _below(archive, [main], session.read_small, indexes=False)
+    if main is not None and is_root_bundle and not shallow:  # the walk from it visits these
+        below_main |= _below(archive, [main], read, indexes=False)
     entries = {
         digest: Entry(
             digest=digest,
@@ -50,17 +55,10 @@ def archive_roots(session: Session, request: RelocationRequest) -> Roots:
         for digest, group in groups.items()
     }
     others = [entry for digest, entry in entries.items() if digest not in below_main]
-    destination = session.compared(request.destination)
-    pairs = [(entry, tag) for entry in others for tag in entry.tags]
-    answers = session.workers.map(lambda pair: destination.head_manifest(pair[1]), pairs)
-    for (entry, tag), present in zip(pairs, answers, strict=True):
-        if present is not None and present.digest == entry.digest:  # the tag is right there
-            entry.tags = tuple(name for name in entry.tags if name != tag)
-    source = ", ".join(request.archive)
     if main is None:
         return Roots(source, tuple(others), is_list=True)
     root = replace(entries[main], role=Role.ROOT, hint=is_root_bundle or None, tags=())
-    return Roots(source, (root, *others), request.tags or entries[main].tags, is_bundle=is_root_bundle)
+    return Roots(source, (root, *others), tags or entries[main].tags, is_bundle=is_root_bundle)
 
 
 def named_in_archive(archive: Archive, name: str = "") -> tuple[Reference, bool]:
@@ -91,12 +89,11 @@ def sealed(archive: Archive) -> Callable[[StoreName], Source]:
 
 
 def require_missing_blobs(
-    session: Session, request: RelocationRequest, nodes: Iterable[Node], destination: Source
+    session: Session, archive: Archive, nodes: Iterable[Node], destination: Source
 ) -> dict[Digest, Repository]:
     """Blobs that the archive doesn't have must be at the destination: they are taken off the nodes. For a layer that
     is non-distributable, the repository of the same registry that the archive names will do as well, as for imgpkg:
     these are returned, to be mounted from. Raises NotFound, naming all that are missing, before anything was sent."""
-    archive = session.archive(request.archive_name)
     lacking = {
         blob.digest: (blob, node) for node in nodes for blob in node.blobs if archive.blob_size(blob.digest) is None
     }

@@ -368,6 +368,8 @@ class Roots(Struct, frozen=True):
     tags: tuple[str, ...] = ()
     is_bundle: bool = False
     is_list: bool = False
+    requested_tag: str = ""
+    """The tag by which the source was asked for, which rules of a policy may name."""
 
 
 def merged(first: Entry, second: Entry) -> Entry:

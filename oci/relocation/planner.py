@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -13,65 +12,42 @@ from msgspec.structs import replace
 from oci.bundle import tagnames
 from oci.bundle.image import AS_BUNDLE, AS_IMAGE, NOT_A_BUNDLE
 from oci.bundle.lockfile import ImagesLock, LockedImage, read_lock
-from oci.descriptor import Descriptor, Platform, parse_json
+from oci.descriptor import Descriptor, Platform
 from oci.digest import Digest
-from oci.errors import Denied, InvalidInput, InvalidManifest, NotFound, Unauthorized
-from oci.manifest import NESTING_LIMIT, Manifest, parse_manifest
+from oci.errors import Denied, InvalidInput, NotFound, Unauthorized
+from oci.manifest import Manifest
 from oci.meter import unheard
 from oci.output import check_destination
-from oci.reference import Repository, StoreName
-from oci.relocation.plan import Entry, Node, Plan, PlannedBlob, PlannedBundle, PlannedManifest, Role, Roots
+from oci.reference import Reference, Repository, StoreName
+from oci.relocation.plan import (
+    Entry,
+    Node,
+    Plan,
+    PlanFailure,
+    PlannedBlob,
+    PlannedBundle,
+    PlannedManifest,
+    Role,
+    Roots,
+)
 from oci.relocation.request import RelocationRequest, readable_names
 from oci.relocation.session import Session
-from oci.relocation.verify import admitted
-from oci.relocation.walk import Walk, digest_in
+from oci.relocation.walk import DestinationState, Walk, digest_in, tags_to_move
 from oci.store import Source, found_manifest
+
+if TYPE_CHECKING:
+    from oci.signatures.policy import Gate
 
 
 class Snapshot(Struct, frozen=True):
     """What a comparison has asked before, so that planning doesn't ask again."""
 
-    tags: Mapping[str, Descriptor | None]
-    """What tags show at the destination; None for a tag that it doesn't have."""
+    moving: frozenset[str] = frozenset()
+    """Tags that show another image at the destination, or that it doesn't have."""
     fresh: bool = False
     """Whether the destination had no tag at all."""
-    listed: Mapping[StoreName, frozenset[str]] = field(default_factory=dict)
+    tag_lists: Mapping[StoreName, frozenset[str]] = field(default_factory=dict)
     """The tags of source repositories."""
-
-
-def resolve(session: Session, request: RelocationRequest) -> Roots:
-    """Reads the lock or the archive, or asks the source what a tag means. A digest costs no request."""
-    if request.archive:
-        from oci.relocation.archive_source import archive_roots  # noqa: PLC0415 - for archives only
-
-        return archive_roots(session, request)
-    if request.lock:
-        lock = read_lock(request.lock)
-        if isinstance(lock, ImagesLock):
-            return Roots(request.lock, tuple(map(_listed, lock.images)), is_list=True)
-        reference, tag, is_bundle = lock.image, lock.tag, True
-    else:
-        reference, tag, is_bundle = request.reference, request.reference.tag, bool(request.bundle)
-    tags = request.tags or ((tag,) if tag else ())
-    digest = reference.digest or found_manifest(session.source(reference.repository), reference.tag).digest
-    root = Entry(
-        digest=digest,
-        places=(reference.repository,),
-        role=Role.ROOT,
-        origin=reference.at(digest),
-        hint=is_bundle or None,
-    )
-    return Roots(str(reference), (root,), tags, is_bundle=is_bundle)
-
-
-def _listed(image: LockedImage) -> Entry:
-    return Entry(
-        digest=digest_in(image.image),
-        places=(image.image.repository,),
-        role=Role.LISTED,
-        origin=image.image,
-        annotations=image.annotations,
-    )
 
 
 OnNode: TypeAlias = Callable[[bool, Node, int], None]
@@ -90,67 +66,55 @@ def make_plan(
     Raises when the root can't be read or isn't what was asked for. Any other part that can't be read is a failure in
     the plan: the rest may be transferred, and nothing is given a name.
     """
-    if request.policy:
-        session.gate(request.policy, signed=request.require_signatures)  # a mistake in it is found before all else
+    # A mistake in the policy, or a folder that can't be written, is found before the first request.
+    gate = session.gate(request.policy, signed=request.require_signatures) if request.policy else None
     check_destination(request.destination)
-    roots, refused = admitted(session, resolve(session, request), request)
-    roots, rewritten = _choose_platforms(session, roots, request)
-    destination = session.compared(request.destination)
-    present, tags = _compare_tags(destination, roots, snapshot)
-    fresh = snapshot is not None and snapshot.fresh
-    if not fresh:
-        probe = destination.head_manifest(roots.entries[0].digest) if roots.entries and not present else None
-        if probe is not None:
-            present = {probe.digest: probe}
-        fresh = snapshot is None and not present and _has_no_tags(destination)
+    roots, refused = _admitted(session, gate, _resolve(session, request), request.destination)
+    roots, rewritten = _choose_platforms(session, roots, request.wanted_platforms)
+    store = session.compared(request.destination)
+    _drop_tags_in_place(session, store, roots.entries)
+    destination, moving = _look_at(store, roots, snapshot, repair=request.repair)
     walk = Walk(
         session,
-        request,
         destination,
-        present=present,
+        request.wanted_artifacts,
         rewritten=rewritten,
-        fresh=fresh,
         bundles=(roots.is_bundle or request.image_may_be_bundle) and not request.shallow,
-        listed=snapshot.listed if snapshot else {},
+        below_present_bundles=bool(request.names),
+        all_layers=request.include_non_distributable,
+        tag_lists=snapshot.tag_lists if snapshot else {},
     )
-    walk.run(roots.entries, partial(on_node, fresh))
+    walk.run(roots.entries, partial(on_node, destination.fresh))
     _check_kinds(roots, walk, request, destination)
     if request.wanted_artifacts:
         walk.follow_attachments()
     # Of what is copied now, in one repository: an unchanged copy costs no request for what it leaves behind.
-    counted = [node for node in walk.nodes.values() if not node.present and node.store == roots.entries[0].places[0]]
+    copied = [node for node in walk.nodes.values() if not node.present and node.store == roots.entries[0].places[0]]
     ask = snapshot is None and bool(request.image)
-    attached_left = walk.count_left(() if request.archive else counted, ask=ask)
-    names = readable_names(walk.nodes.values(), request.names)
-    heads = session.workers.map(destination.head_manifest, names.values())
-    for (digest, tag), head in zip(names.items(), heads, strict=True):
-        if head is None or head.digest != digest:  # else the tag is right there
-            walk.nodes[digest].tags += (tag,)
+    attached_left = walk.count_left(() if request.archive else copied, ask=ask)
+    named = readable_names(walk.nodes.values(), request.names)
+    for tag, digest in tags_to_move(session, store, [(tag, digest) for digest, tag in named.items()]):
+        walk.nodes[digest].tags += (tag,)
     nodes = children_first(walk.nodes)
-    bundles = []
-    for node in nodes:
-        listed = {reference for reference in node.listed or () if digest_in(reference) in walk.nodes}
-        entries = [(reference, walk.nodes[digest_in(reference)].is_bundle) for reference in sorted(listed, key=str)]
-        if node.listed is not None:
-            bundles.append(PlannedBundle(digest=node.digest, entries=tuple(entries)))
     mounted: Mapping[Digest, Repository] = {}
     if request.archive:
         from oci.relocation.archive_source import require_missing_blobs  # noqa: PLC0415 - for archives only
 
-        mounted = require_missing_blobs(session, request, nodes, destination)
+        mounted = require_missing_blobs(session, session.archive(request.archive_name), nodes, store)
     return Plan(
         source=roots.source,
         destination=request.destination,
         root=None if roots.is_list else roots.entries[0].digest,
         manifests=tuple(
-            planned_manifest(node, request, tags if node.role is Role.ROOT else node.tags, rewritten) for node in nodes
+            planned_manifest(node, request, moving if node.role is Role.ROOT else node.tags, rewritten)
+            for node in nodes
         ),
         blobs=planned_blobs(nodes, mounted),
-        bundles=tuple(bundles),
+        bundles=tuple(_planned_bundle(node, walk.nodes) for node in nodes if node.listed is not None),
         failures=(*refused, *walk.failures, *walk.attachment_failures),
         skipped_layers=tuple((node.digest, layer) for node in nodes for layer in node.skipped_layers),
-        unchanged=not tags and all(node.present and not node.tags and node.listed is None for node in nodes),
-        fresh=fresh,
+        unchanged=not moving and all(node.present and not node.tags and node.listed is None for node in nodes),
+        fresh=destination.fresh,
         repair=request.repair,
         tags=roots.tags,
         attached_left=attached_left,
@@ -158,41 +122,132 @@ def make_plan(
     )
 
 
+def _resolve(session: Session, request: RelocationRequest) -> Roots:
+    """Reads the lock or the archive, or asks the source what a tag means. A digest costs no request."""
+    if request.archive:
+        from oci.relocation.archive_source import archive_roots  # noqa: PLC0415 - for archives only
+
+        archive = session.archive(request.archive_name)
+        if request.require_signature:
+            session.prove_archive(request.archive_name, request.require_signature)
+        return archive_roots(
+            archive,
+            request.only,
+            source=request.source_text,
+            tags=request.tags,
+            shallow=request.shallow,
+            read=session.read_small,
+        )
+    if request.lock:
+        lock = read_lock(request.lock)
+        if isinstance(lock, ImagesLock):
+            entries = tuple(map(_listed, lock.images))
+            return Roots(request.lock, entries, is_list=True, requested_tag=request.asked_tag)
+        reference, tag, is_bundle = lock.image, lock.tag, True
+    else:
+        reference, tag, is_bundle = request.reference, request.reference.tag, bool(request.bundle)
+    tags = request.tags or ((tag,) if tag else ())
+    digest = reference.digest or found_manifest(session.source(reference.repository), reference.tag).digest
+    root = Entry(
+        digest=digest,
+        places=(reference.repository,),
+        role=Role.ROOT,
+        origin=reference.at(digest),
+        hint=is_bundle or None,
+    )
+    return Roots(str(reference), (root,), tags, is_bundle=is_bundle, requested_tag=reference.tag or request.asked_tag)
+
+
+def _listed(image: LockedImage) -> Entry:
+    return Entry(
+        digest=digest_in(image.image),
+        places=(image.image.repository,),
+        role=Role.LISTED,
+        origin=image.image,
+        annotations=image.annotations,
+    )
+
+
+def _admitted(
+    session: Session, gate: Gate | None, roots: Roots, destination: StoreName
+) -> tuple[Roots, tuple[PlanFailure, ...]]:
+    """Returns the roots that the policy of signatures lets in, and why it refuses the others. What a bundle lists is
+    pinned by the bundle's own digest, and what is attached to an image proves itself. Raises NotTrusted for the root of
+    all."""
+    if gate is None:
+        return roots, ()
+    from oci.signatures.policy import refusals  # noqa: PLC0415 - only with a policy
+
+    candidates = [entry for entry in roots.entries if entry.role not in (Role.SIGNATURE, Role.REFERRER)]
+    images = []
+    for entry in candidates:
+        # By digest, with the tag that it was asked for by. What an archive says of its origin doesn't count.
+        place = entry.places[0]
+        is_from_there = entry.origin is not None and entry.origin.repository == place
+        tag = roots.requested_tag if is_from_there else ""
+        images.append((session.source(place), Reference(place, tag, entry.digest)))
+    refused = refusals(gate, images, destination, session.workers)
+    if refused and (len(refused) == len(candidates) == 1 or (not roots.is_list and roots.entries[0].digest in refused)):
+        raise next(iter(refused.values()))
+    failures = tuple(
+        PlanFailure.of(entry.origin or entry.digest, refused[entry.digest])
+        for entry in candidates
+        if entry.digest in refused
+    )
+    admitted = tuple(entry for entry in roots.entries if entry.digest not in refused)
+    return replace(roots, entries=admitted), failures
+
+
 def _choose_platforms(
-    session: Session, roots: Roots, request: RelocationRequest
+    session: Session, roots: Roots, platforms: Sequence[Platform]
 ) -> tuple[Roots, dict[Digest, Manifest]]:
-    """The roots with every index that has more than the wanted platforms replaced by its rewritten form."""
-    if not request.platforms:
+    """Returns the roots with every index that has more than the wanted platforms replaced by its rewritten form, and
+    the rewritten indexes. Without platforms, all stay as they are."""
+    if not platforms:
         return roots, {}
+    from oci.platforms import narrowed  # noqa: PLC0415 - few copies choose platforms
+
     if roots.is_bundle:
         raise InvalidInput("platforms can't be left out of a bundle: its lock pins whole indexes by digest")
-    platforms = request.wanted_platforms
     rewritten: dict[Digest, Manifest] = {}
     entries = []
     for entry in roots.entries:
         source = session.source(entry.places[0])
         manifest = source.get_manifest(entry.digest)
         session.cache.put(manifest.digest, manifest.raw)
-        chosen = choose(source, manifest, platforms) if manifest.is_index else ()
+        chosen = narrowed(source, manifest, platforms) if manifest.is_index else ()
         rewritten.update({index.digest: index for index in chosen})
         entries.append(replace(entry, digest=chosen[-1].digest) if chosen else entry)
     return replace(roots, entries=tuple(entries)), rewritten
 
 
-def _compare_tags(
-    destination: Source, roots: Roots, snapshot: Snapshot | None
-) -> tuple[dict[Digest, Descriptor], tuple[str, ...]]:
-    """Gives the manifests that the wanted tags show at the destination, and the tags that have to be moved."""
+def _drop_tags_in_place(session: Session, destination: Source, entries: Iterable[Entry]) -> None:
+    """Takes off the tags of entries that show the right image at the destination already."""
+    moving = set(tags_to_move(session, destination, [(tag, entry.digest) for entry in entries for tag in entry.tags]))
+    for entry in entries:
+        entry.tags = tuple(tag for tag in entry.tags if (tag, entry.digest) in moving)
+
+
+def _look_at(
+    store: Source, roots: Roots, snapshot: Snapshot | None, *, repair: bool
+) -> tuple[DestinationState, tuple[str, ...]]:
+    """Asks the destination for the tags that the root is to get, for the root itself, and whether there is any tag, as
+    far as the snapshot doesn't say it. Returns what is known of the destination then, and the tags to move."""
     present: dict[Digest, Descriptor] = {}
-    moved = []
+    moving = []
     for tag in roots.tags:
-        known_before = snapshot is not None and tag in snapshot.tags
-        descriptor = snapshot.tags[tag] if snapshot and known_before else destination.head_manifest(tag)
+        descriptor = None if snapshot and tag in snapshot.moving else store.head_manifest(tag)
         if descriptor is not None:
             present[descriptor.digest] = descriptor
         if descriptor is None or descriptor.digest != roots.entries[0].digest:
-            moved.append(tag)
-    return present, tuple(moved)
+            moving.append(tag)
+    fresh = snapshot is not None and snapshot.fresh
+    if not fresh:
+        root = store.head_manifest(roots.entries[0].digest) if roots.entries and not present else None
+        if root is not None:
+            present = {root.digest: root}
+        fresh = snapshot is None and not present and _has_no_tags(store)
+    return DestinationState(store, present, fresh=fresh, repair=repair), tuple(moving)
 
 
 def _has_no_tags(destination: Source) -> bool:
@@ -206,7 +261,9 @@ def _has_no_tags(destination: Source) -> bool:
         return False
 
 
-def _check_kinds(roots: Roots, walk: Walk, request: RelocationRequest, destination: Source) -> None:
+def _check_kinds(roots: Roots, walk: Walk, request: RelocationRequest, destination: DestinationState) -> None:
+    """Raises InvalidInput for a bundle that was asked for as an image, an image that was asked for as a bundle, and an
+    ImagesLock that lists a bundle."""
     bundles = [node for node in walk.nodes.values() if node.is_bundle]
     if roots.is_list:
         if bundles and request.lock:
@@ -222,7 +279,7 @@ def _check_kinds(roots: Roots, walk: Walk, request: RelocationRequest, destinati
     if not request.image or request.shallow or request.image_may_be_bundle:
         return
     # What the destination has was not read. A bundle that was copied has its locations image beside it.
-    if root.is_bundle or (root.present and destination.head_manifest(tagnames.locations(root.digest))):
+    if root.is_bundle or (root.present and destination.has_locations(root.digest)):
         raise InvalidInput(
             f"{roots.source} is a bundle",
             hint=AS_BUNDLE,
@@ -271,6 +328,13 @@ def planned_manifest(
     )
 
 
+def _planned_bundle(bundle: Node, nodes: Mapping[Digest, Node]) -> PlannedBundle:
+    """Returns what its locations image is to say: of the images that it lists, those that could be read."""
+    listed = {reference for reference in bundle.listed or () if digest_in(reference) in nodes}
+    entries = [(reference, nodes[digest_in(reference)].is_bundle) for reference in sorted(listed, key=str)]
+    return PlannedBundle(digest=bundle.digest, entries=tuple(entries))
+
+
 def planned_blobs(nodes: Iterable[Node], mounted: Mapping[Digest, Repository]) -> tuple[PlannedBlob, ...]:
     """Returns each blob once, with the stores it is read from: those of its images, or the repository to mount it
     from."""
@@ -290,58 +354,3 @@ def planned_blobs(nodes: Iterable[Node], mounted: Mapping[Digest, Repository]) -
         )
         for blob in sorted(blobs.values(), key=lambda blob: (-blob.size, blob.digest))
     )
-
-
-_ATTESTED = "vnd.docker.reference.digest"
-"""BuildKit's annotation of an attestation manifest: the digest of the image that it belongs to."""
-
-
-def choose(source: Source, index: Manifest, platforms: Sequence[Platform]) -> tuple[Manifest, ...]:
-    """Returns the index, rewritten to have only `platforms`, after the nested indexes that had to be rewritten for it.
-
-    Empty when the index has nothing else. A platform that the index lacks is skipped; raises InvalidInput when it has
-    none of them. Attestations stay with the image they belong to.
-    """
-    narrowed: dict[Digest, Manifest | None] = {}
-    """Each index as it stays: the same, a rewritten one, or None when nothing of it is wanted."""
-
-    def narrow(index: Manifest, depth: int) -> None:
-        if depth > NESTING_LIMIT:
-            raise InvalidManifest(f"{source.name}@{index.digest}: nested deeper than {NESTING_LIMIT} levels")
-        chosen: set[Digest] = set()
-        for child in index.children:
-            if child.is_index:
-                if child.digest not in narrowed:  # once, however often it is listed
-                    try:
-                        narrow(source.get_manifest(child.digest), depth + 1)
-                    except InvalidInput:
-                        narrowed[child.digest] = None
-                if narrowed[child.digest] is not None:
-                    chosen.add(child.digest)
-            elif child.platform is None or any(child.platform.matches(platform) for platform in platforms):
-                chosen.add(child.digest)
-        chosen.update(child.digest for child in index.children if child.annotations.get(_ATTESTED) in chosen)
-        if not chosen:
-            has = ", ".join(sorted({str(child.platform) for child in index.children if child.platform})) or "none"
-            raise InvalidInput(
-                f"{source.name}@{index.digest} has no image for {', '.join(map(str, platforms))}; it has {has}",
-                hint="choose one of these",
-            )
-        listed = {child.digest for child in index.children}
-        nested = {digest: manifest for digest in listed & chosen if (manifest := narrowed.get(digest)) is not None}
-        same = chosen == listed and all(manifest.digest == digest for digest, manifest in nested.items())
-        narrowed[index.digest] = index if same else _rewrite(index, chosen, nested)
-
-    narrow(index, 0)
-    return tuple(manifest for digest, manifest in narrowed.items() if manifest and manifest.digest != digest)
-
-
-def _rewrite(index: Manifest, chosen: set[Digest], nested: Mapping[Digest, Manifest]) -> Manifest:
-    """Every key and every chosen entry stays as it was, but for digest and size of nested indexes."""
-    body = parse_json(index.raw)
-    entries = [entry for entry in body["manifests"] if entry["digest"] in chosen]
-    for number, entry in enumerate(entries):
-        if manifest := nested.get(entry["digest"]):
-            entries[number] = {**entry, "digest": manifest.digest, "size": manifest.size}
-    raw = json.dumps({**body, "manifests": entries}, separators=(",", ":"), ensure_ascii=False).encode()
-    return parse_manifest(raw, index.media_type)

@@ -1,5 +1,4 @@
-"""Proofs: that what is at a destination is whole, each manifest and blob asked for or each byte hashed again; and that
-what comes from a source is signed as a policy asks."""
+"""Proves that what is at a destination is whole: each manifest and blob is asked for, or each byte is hashed again."""
 
 from __future__ import annotations
 
@@ -16,9 +15,8 @@ from oci.digest import Digest, is_digest
 from oci.errors import Denied, NotFound, TransshipError, Unauthorized
 from oci.manifest import Manifest
 from oci.output import to_dict
-from oci.reference import Reference, StoreName, parse_any, parse_store
-from oci.relocation.plan import Plan, PlanFailure, Role, Roots
-from oci.relocation.request import RelocationRequest
+from oci.reference import StoreName, parse_any, parse_store
+from oci.relocation.plan import Plan
 from oci.relocation.session import Session
 from oci.signatures.artifacts import ALL, ArtifactSelection
 from oci.signatures.attached import Attachments
@@ -174,34 +172,6 @@ def _expand(store: Source, digest: Digest) -> tuple[Manifest, tuple[Digest, ...]
         return manifest, pinned_by(bundle_image.read_images_lock(store, manifest))
     except TransshipError as error:
         return str(error)
-
-
-def admitted(session: Session, roots: Roots, request: RelocationRequest) -> tuple[Roots, tuple[PlanFailure, ...]]:
-    """The roots that the policy of signatures lets in, and why not the others. What a bundle lists is pinned by the
-    bundle's own digest, and what is attached to an image proves itself. Raises NotTrusted for the root of all."""
-    if not request.policy:
-        return roots, ()
-    from oci.signatures.policy import refusals  # noqa: PLC0415 - only with a policy
-
-    candidates = [entry for entry in roots.entries if entry.role not in (Role.SIGNATURE, Role.REFERRER)]
-    images = []
-    for entry in candidates:
-        # By digest, with the tag that it was asked for by. What an archive says of its origin doesn't count.
-        place = entry.places[0]
-        requested = request.reference if request.bundle or request.image else entry.origin
-        tag = requested.tag or request.asked_tag if requested is not None and requested.repository == place else ""
-        images.append((session.source(place), Reference(place, tag, entry.digest)))
-    gate = session.gate(request.policy, signed=request.require_signatures)
-    refused = refusals(gate, images, request.destination, session.workers)
-    if refused and (len(refused) == len(candidates) == 1 or (not roots.is_list and roots.entries[0].digest in refused)):
-        raise next(iter(refused.values()))
-    failures = tuple(
-        PlanFailure.of(entry.origin or entry.digest, refused[entry.digest])
-        for entry in candidates
-        if entry.digest in refused
-    )
-    admitted = tuple(entry for entry in roots.entries if entry.digest not in refused)
-    return replace(roots, entries=admitted), failures
 
 
 def names_by_store(

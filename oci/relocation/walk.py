@@ -22,49 +22,75 @@ from oci.manifest import NESTING_LIMIT, Manifest, parse_manifest
 from oci.meter import unheard
 from oci.reference import ArchiveName, Reference, StoreName
 from oci.relocation.plan import Entry, Node, PlanFailure, Role, merged
-from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Session
+from oci.signatures.artifacts import ArtifactSelection
 from oci.signatures.attached import DEPTH, Attachments
 from oci.store import Source
 
 _BUNDLE_ROLES = (Role.ROOT, Role.NESTED, Role.LISTED)
 
 
+class DestinationState:
+    """What the destination of a plan has. It is asked for a manifest unless the answer is known."""
+
+    def __init__(self, store: Source, present: Mapping[Digest, Descriptor], *, fresh: bool, repair: bool) -> None:
+        """`present` are manifests that it has; with `fresh` it has nothing else. With `repair` it counts as having
+        none: a manifest that is there may have lost what is below it."""
+        self.store = store
+        self.fresh = fresh
+        self._present = dict(present)
+        self._repair = repair
+
+    def add(self, descriptors: Iterable[Descriptor]) -> None:
+        """Notes manifests that it has."""
+        self._present.update((descriptor.digest, descriptor) for descriptor in descriptors)
+
+    def head_manifest(self, digest: Digest) -> Descriptor | None:
+        if self._repair:
+            return None
+        present = self._present.get(digest)
+        return present if present is not None or self.fresh else self.store.head_manifest(digest)
+
+    def has_locations(self, bundle: Digest) -> bool:
+        """Says whether it has the locations image of a bundle, and so all that the bundle lists."""
+        return self.store.head_manifest(tagnames.locations(bundle)) is not None
+
+
 class Walk:
-    """One walk for a request: `run` it on the roots, then read `nodes` and `failures`; `follow_attachments` goes on
-    from there."""
+    """One walk for a plan: `run` it on the roots, then read `nodes` and `failures`; `follow_attachments` goes on from
+    there."""
 
     def __init__(
         self,
         session: Session,
-        request: RelocationRequest,
-        destination: Source,
+        destination: DestinationState,
+        selection: ArtifactSelection,
         *,
-        present: Mapping[Digest, Descriptor],
         rewritten: Mapping[Digest, Manifest],
-        fresh: bool,
         bundles: bool,
-        listed: Mapping[StoreName, frozenset[str]],
+        below_present_bundles: bool,
+        all_layers: bool,
+        tag_lists: Mapping[StoreName, frozenset[str]],
     ) -> None:
-        """`present` are manifests that the destination has; with `fresh` it has nothing else. `rewritten` are indexes
-        that exist nowhere yet. With `bundles` the walk follows bundles to the images that they list. `listed` are tag
-        lists of sources that were read before."""
+        """`selection` says which attached artifacts travel along. `rewritten` are indexes that exist nowhere yet. With
+        `bundles` the walk follows bundles to the images that they list, with `below_present_bundles` also where the
+        destination has all that they list. With `all_layers`, layers that may not be distributed are included.
+        `tag_lists` are those of sources that were read before."""
         self.nodes: dict[Digest, Node] = {}
         self.failures: list[PlanFailure] = []
         self.attachment_failures: list[PlanFailure] = []
         self._session = session
-        self._request = request
         self._destination = destination
-        self._present_manifests = dict(present)
         self._rewritten = rewritten
-        self._fresh = fresh
         self._bundles = bundles
-        self._with_attachments = bool(request.wanted_artifacts)
+        self._below_present_bundles = below_present_bundles
+        self._all_layers = all_layers
+        self._with_attachments = bool(selection)
         """Goes on below what the destination has: something may have been attached there since."""
         self._attachments = Attachments(
-            request.wanted_artifacts,
+            selection,
             session.workers,
-            listed=listed,
+            listed=tag_lists,
             failed=lambda subject, error: self.attachment_failures.append(PlanFailure.of(subject, error)),
             noted=lambda store, text: session.meter.fallback(str(store.registry or store), text),
         )
@@ -119,20 +145,20 @@ class Walk:
     def _visit(self, entry: Entry) -> tuple[Node, list[Entry]]:
         if entry.depth > NESTING_LIMIT:
             raise InvalidManifest(f"{entry.places[0]}@{entry.digest}: nested deeper than {NESTING_LIMIT} levels")
-        present = self._at_destination(entry.digest)
+        present = self._destination.head_manifest(entry.digest)
         if present is not None and not self._may_lack_images(entry, present):
             node = Node(
                 **asdict(entry),
                 media_type=present.media_type,
                 size=present.size,
-                store=self._destination.name,
+                store=self._destination.store.name,
                 is_bundle=bool(entry.hint),
                 present=True,
             )
             if not (self._with_attachments and present.is_index):
                 return node, []
-            index = self._destination.get_manifest(entry.digest)  # the destination has all that it lists, too
-            self._present_manifests.update((child.digest, child) for child in index.child_manifests)
+            index = self._destination.store.get_manifest(entry.digest)
+            self._destination.add(index.child_manifests)
             return node, self._children(entry, self._session.source(entry.places[0]).name, index)
         source, manifest = self._find(entry, present=present is not None)
         self._session.cache.put(manifest.digest, manifest.raw)
@@ -143,26 +169,18 @@ class Walk:
             return node, []
         return node, self._open_bundle(entry, source, manifest, node)
 
-    def _at_destination(self, digest: Digest) -> Descriptor | None:
-        if self._request.repair:  # nothing there counts as whole
-            return None
-        present = self._present_manifests.get(digest)
-        return present if present is not None or self._fresh else self._destination.head_manifest(digest)
-
     def _may_lack_images(self, entry: Entry, present: Descriptor) -> bool:
         """Says whether a manifest at the destination may be a bundle whose images are not there."""
         if not self._bundles or entry.role not in _BUNDLE_ROLES or present.is_index or entry.hint is False:
             return False
-        return self._with_attachments or not (entry.hint and self._has_locations(entry.digest))
+        return self._with_attachments or not (entry.hint and self._ends_at(entry.digest))
 
-    def _has_locations(self, bundle: Digest) -> bool:
-        """Says whether the destination has all that a bundle lists. An image that is to get a readable name is looked
-        at there, too."""
-        return not self._request.names and self._destination.head_manifest(tagnames.locations(bundle)) is not None
+    def _ends_at(self, bundle: Digest) -> bool:
+        """Says whether the walk need not look below a bundle: the destination has all that the bundle lists."""
+        return not self._below_present_bundles and self._destination.has_locations(bundle)
 
     def _node(self, entry: Entry, store: StoreName, manifest: Manifest, *, present: bool) -> Node:
-        included = self._request.include_non_distributable
-        skipped = tuple(layer.digest for layer in manifest.layers if not (layer.distributable or included))
+        skipped = tuple(layer.digest for layer in manifest.layers if not (layer.distributable or self._all_layers))
         blobs = tuple(blob for blob in manifest.blobs if blob.digest not in skipped)
         return Node(
             **{**asdict(entry), "digest": manifest.digest},
@@ -193,7 +211,7 @@ class Walk:
             node.role = Role.NESTED
         if not self._bundles:
             return []
-        whole = node.present and self._has_locations(node.digest)
+        whole = node.present and self._ends_at(node.digest)
         if whole and not self._with_attachments:
             return []
         lock = bundle_image.read_images_lock(source, manifest, self._session.read_small)
@@ -223,7 +241,7 @@ class Walk:
         """Returns the manifest from the first place that has it; from the destination when that has it, which costs the
         source no quota."""
         if present:
-            return self._destination, self._destination.get_manifest(entry.digest)
+            return self._destination.store, self._destination.store.get_manifest(entry.digest)
         if entry.digest in self._rewritten:
             return self._session.source(entry.places[0]), self._rewritten[entry.digest]
         raw = self._session.cache.get(entry.digest) if len(entry.places) == 1 else None
@@ -286,20 +304,18 @@ class Walk:
         entries: list[Entry] = []
         for source, subjects in self._by_home(nodes):
             artifacts = self._attachments.of(source, subjects)
-            tags = [artifact.tag for artifact in artifacts if artifact.tag]
-            shown = dict(zip(tags, self._session.workers.map(self._destination.head_manifest, tags), strict=True))
-            for artifact in artifacts:
-                present = shown.get(artifact.tag)
-                moved = artifact.tag and (present is None or present.digest != artifact.digest)
-                entries.append(
-                    Entry(
-                        digest=artifact.digest,
-                        places=(source.name,),
-                        role=Role.SIGNATURE if artifact.tag else Role.REFERRER,
-                        tags=(artifact.tag,) if moved else (),
-                        annotations=artifact.annotations,
-                    )
+            tagged = [(artifact.tag, artifact.digest) for artifact in artifacts if artifact.tag]
+            moving = tags_to_move(self._session, self._destination.store, tagged)
+            entries += [
+                Entry(
+                    digest=artifact.digest,
+                    places=(source.name,),
+                    role=Role.SIGNATURE if artifact.tag else Role.REFERRER,
+                    tags=(artifact.tag,) if (artifact.tag, artifact.digest) in moving else (),
+                    annotations=artifact.annotations,
                 )
+                for artifact in artifacts
+            ]
         return entries
 
     def _by_home(self, nodes: Iterable[Node]) -> list[tuple[Source, list[Digest]]]:
@@ -328,6 +344,19 @@ class Walk:
                 self.attachment_failures.append(PlanFailure.of(subject, error))
                 return None
         return None
+
+
+def tags_to_move(
+    session: Session, destination: Source, tagged: Sequence[tuple[str, Digest]]
+) -> list[tuple[str, Digest]]:
+    """Returns those of some tags, each with the image that it is to show, that show another image at the destination
+    or none. Costs a request for each."""
+    heads = session.workers.map(destination.head_manifest, [tag for tag, _ in tagged])
+    return [
+        (tag, digest)
+        for (tag, digest), head in zip(tagged, heads, strict=True)
+        if head is None or head.digest != digest
+    ]
 
 
 def digest_in(reference: Reference) -> Digest:
