@@ -18,6 +18,8 @@ from tests.support.parent import ending_with_parent
 from tests.support.waiting import until
 
 START_SECONDS = 120.0
+_TEMPORARY = tempfile.gettempdir()
+"""That of the machine: a run of tests has one of its own, which is closed to other users."""
 
 
 class PostgreSQL:
@@ -39,7 +41,7 @@ class PostgreSQL:
         return f"postgresql+asyncpg://prefect:only-for-the-tests@127.0.0.1:{self.port}/prefect"
 
     def __enter__(self) -> Self:
-        self.folder = Path(tempfile.mkdtemp(prefix="transship-postgresql-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="transship-postgresql-", dir=_TEMPORARY))
         with ExitStack() as failure:
             failure.push(self.__exit__)
             self._start()
@@ -64,7 +66,7 @@ class PostgreSQL:
         with (self.folder / "log").open("wb") as log:
             self._process = self._spawn(ending_with_parent(command, "QUIT"), log.fileno())
         self._wait()
-        self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "prefect", "prefect")
+        self._run("createdb", *self._login(), "prefect")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -83,7 +85,18 @@ class PostgreSQL:
 
     def dump(self) -> bytes:
         """All rows of all tables as text."""
-        return self._run("pg_dump", "-h", "127.0.0.1", "-p", str(self.port), "-U", "prefect", "--data-only", "prefect")
+        return self._run("pg_dump", *self._login(), "--data-only", "prefect")
+
+    def copy(self) -> bytes:
+        """All that `restore` needs: tables and rows as SQL."""
+        return self._run("pg_dump", *self._login(), "prefect")
+
+    def restore(self, copy: bytes) -> None:
+        """Makes the tables and rows of another cluster's `copy`; the database must be empty."""
+        self._run("psql", *self._login(), "-q", "-v", "ON_ERROR_STOP=1", "prefect", text=copy)
+
+    def _login(self) -> tuple[str, ...]:
+        return ("-h", "127.0.0.1", "-p", str(self.port), "-U", "prefect")
 
     def _wait(self) -> None:
         until("PostgreSQL is ready", self._ready, START_SECONDS, every=0.05)
@@ -94,20 +107,21 @@ class PostgreSQL:
         command = [str(self._programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         return subprocess.run(command, check=False).returncode == 0
 
-    def _run(self, program: str, *arguments: str) -> bytes:
-        process = self._spawn([str(self._programs / program), *arguments], subprocess.PIPE)
-        output, _ = process.communicate(timeout=240)
+    def _run(self, program: str, *arguments: str, text: bytes | None = None) -> bytes:
+        command = [str(self._programs / program), *arguments]
+        process = self._spawn(command, subprocess.PIPE, subprocess.DEVNULL if text is None else subprocess.PIPE)
+        output, _ = process.communicate(text, timeout=240)
         if process.returncode:
             raise RuntimeError(f"{program} failed:\n{output.decode(errors='replace')}")
         return output
 
-    def _spawn(self, command: list[str], output: int) -> subprocess.Popen[bytes]:
+    def _spawn(self, command: list[str], output: int, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
         environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "PGPASSWORD": "only-for-the-tests"}
         return subprocess.Popen(
             command,
             stdout=output,
             stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             cwd=self.folder,
             env=environment,
             start_new_session=True,

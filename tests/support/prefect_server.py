@@ -1,12 +1,14 @@
 """Real Prefect servers: `prefect server start` with the settings of deployments/server.env and a free port.
 
 A server takes some ten seconds to start, so that all tests of one pytest worker share one. Its database is PostgreSQL:
-several flow runs at a time lock SQLite for so long that requests are answered with 503.
+several flow runs at a time lock SQLite for so long that requests are answered with 503. In a run of several workers the
+first one migrates its database and deploys, and the others begin with a copy.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import gc
 import json
 import os
@@ -18,7 +20,6 @@ import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,6 +33,8 @@ from tests.support.waiting import until
 ROOT = Path(__file__).parent.parent.parent
 FLEET_POOL = "transship-fleet"
 PREFECT = str(Path(sys.executable).with_name("prefect"))
+MEMO = "memo_store.toml"
+"""Where a server notes which types of blocks its database has; otherwise it writes them anew as it starts."""
 
 
 def profile(name: str) -> dict[str, str]:
@@ -58,6 +61,8 @@ class PrefectServer:
         """Without `database`, the server has a SQLite file in `home`."""
         self.home = home
         self.database = database
+        self.deployed = False
+        """Whether its deployments are those of `deploy`."""
         port = free_port()
         self.api = f"http://127.0.0.1:{port}/api"
         self.ui = f"http://127.0.0.1:{port}"
@@ -204,10 +209,32 @@ def shared_server(request: pytest.FixtureRequest, folders: pytest.TempPathFactor
         with ExitStack() as failure:
             failure.callback(stack.close)
             database = stack.enter_context(PostgreSQL())
-            server = stack.enter_context(PrefectServer(folders.mktemp("prefect"), database))
+            server = PrefectServer(folders.mktemp("prefect"), database)
+            if hasattr(config, "workerinput"):
+                _start_from_copy(server, database, stack, folders.getbasetemp().parent)
+            else:
+                stack.enter_context(server)
             failure.pop_all()
         config.stash[_SERVER] = server
     return config.stash[_SERVER]
+
+
+def _start_from_copy(server: PrefectServer, database: PostgreSQL, stack: ExitStack, shared: Path) -> None:
+    """Starts the server on a copy of the database that the first worker of this run has migrated and deployed to, and
+    makes the copy where there is none yet. To migrate and to deploy takes 10 s of CPU, a copy less than one."""
+    tables, memo = shared / "prefect.sql", shared / "prefect-memo.toml"
+    with (shared / "prefect.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not tables.exists():
+            stack.enter_context(server)
+            deploy(server)
+            memo.write_bytes((server.home / MEMO).read_bytes())
+            tables.write_bytes(database.copy())
+            return
+    database.restore(tables.read_bytes())
+    (server.home / MEMO).write_bytes(memo.read_bytes())
+    server.deployed = True
+    stack.enter_context(server)
 
 
 def stop_shared_server(config: pytest.Config) -> None:
@@ -234,13 +261,15 @@ def delete_automations(config: pytest.Config) -> None:
         server.request("DELETE", f"/automations/{automation['id']}")
 
 
-@cache
 def deploy(server: PrefectServer) -> None:
     """Work pools and deployments, made as deployments/prefect.yaml says, and those that `transship mirror deploy` adds
     for the rescue of runs and for a fleet; once for a server."""
+    if server.deployed:
+        return
     make_work_pool(server, "transship")
     server.cli("--no-prompt", "deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
     _deploy_rescue_and_fleet(server)
+    server.deployed = True
 
 
 def _deploy_rescue_and_fleet(server: PrefectServer) -> None:
