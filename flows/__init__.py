@@ -62,10 +62,10 @@ if TYPE_CHECKING:
     from oci.prune.policy import KeepOptions as KeepOptions
     from oci.receipts.check import Checked as Checked
     from oci.registry.options import RegistryOptions as RegistryOptions
+    from oci.relocation.driver import Verify as Verify
     from oci.relocation.report import RelocationIncomplete as RelocationIncomplete
     from oci.relocation.report import RelocationReport as RelocationReport
     from oci.relocation.report import VerificationReport as VerificationReport
-    from oci.relocation.run import Verify as Verify
 
 _NAMES = {
     "flows.images": (
@@ -114,7 +114,7 @@ _NAMES = {
     "oci.receipts.check": ("Checked",),
     "oci.registry.options": ("RegistryOptions",),
     "oci.relocation.report": ("RelocationIncomplete", "RelocationReport", "VerificationReport"),
-    "oci.relocation.run": ("Verify",),
+    "oci.relocation.driver": ("Verify",),
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names}
 

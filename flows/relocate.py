@@ -21,11 +21,11 @@ from oci.errors import Incomplete, TransshipError
 from oci.export.export import seal_archive
 from oci.output import check_outputs, write_json
 from oci.receipts.record import Recorder
-from oci.registry.http.pace import Bucket
+from oci.registry.http.pace import TokenBucket
+from oci.relocation.driver import Step, Verify
 from oci.relocation.plan import Plan
 from oci.relocation.report import RelocationIncomplete, RelocationReport, result_lock
 from oci.relocation.request import ReceiptOptions
-from oci.relocation.run import Step, Verify
 from oci.relocation.shards import Preview
 from oci.relocation.transfer import FAILED
 from oci.units import percent, show_size
@@ -267,7 +267,7 @@ async def write_archive_parts(parameters: PartsParameters) -> None:
     """
     work = parameters.run()
     key = artifact_key("parts", parameters.relocation.archive)
-    Bucket.lend(work, 1 - parameters.part)
+    TokenBucket.lend(work, 1 - parameters.part)
     async with running(work, heartbeats(key, lambda: PartsAccount.of(work))):
         return await or_failed(_write_group(parameters))
 

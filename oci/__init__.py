@@ -58,11 +58,11 @@ if TYPE_CHECKING:
     from oci.reference import Repository as Repository
     from oci.registry.credentials.credential import Credential as Credential
     from oci.registry.options import RegistryOptions as RegistryOptions
+    from oci.relocation.driver import Relocation as Relocation
+    from oci.relocation.driver import RelocationResult as RelocationResult
     from oci.relocation.plan import Plan as Plan
     from oci.relocation.request import ReceiptOptions as ReceiptOptions
     from oci.relocation.request import RelocationRequest as RelocationRequest
-    from oci.relocation.run import Relocation as Relocation
-    from oci.relocation.run import RelocationResult as RelocationResult
     from oci.relocation.session import Access as Access
     from oci.relocation.session import Session as Session
 
@@ -108,7 +108,7 @@ _HOMES = {
     "oci.registry.options": ("RegistryOptions",),
     "oci.relocation.plan": ("Plan",),
     "oci.relocation.request": ("ReceiptOptions", "RelocationRequest"),
-    "oci.relocation.run": ("Relocation", "RelocationResult"),
+    "oci.relocation.driver": ("Relocation", "RelocationResult"),
     "oci.relocation.session": ("Access", "Session"),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}

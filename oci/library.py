@@ -38,9 +38,9 @@ from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
 from oci.registry.repository import Registries, RegistryRepository
 from oci.relocation import planner
 from oci.relocation import verify as proof
+from oci.relocation.driver import Relocation, RelocationResult, Verify
 from oci.relocation.plan import Plan
 from oci.relocation.request import ReceiptOptions, RelocationRequest
-from oci.relocation.run import Relocation, RelocationResult, Verify
 from oci.relocation.session import Access, Session
 
 if TYPE_CHECKING:
@@ -325,14 +325,14 @@ class Registry:
         self.close()
 
 
-class Layout(layout_store.Layout):
+class Layout(layout_store.LayoutStore):
     """An OCI image-layout folder as a store."""
 
     def __init__(self, path: str) -> None:
         super().__init__(LayoutFolder(absolute(path)), side="", meter=Meter(), cancel=CancelToken())
 
 
-class Archive(archive_source.Archive):
+class Archive(archive_source.ArchiveSource):
     """An archive, or the volumes of one, as a store to read from. A context manager."""
 
     def __init__(self, *locations: str, s3: S3Options | None = None) -> None:

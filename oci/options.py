@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -264,12 +265,17 @@ class Options(msgspec.Struct, metaclass=_Declaring, frozen=True, forbid_unknown_
         return assemble(cls, {name: leaves[name].read(value) for name, value in values.items()})
 
     @classmethod
+    def title(cls) -> str:
+        """Returns the words of the name, for forms and editors."""
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", cls.__name__).capitalize()
+
+    @classmethod
     def form(cls) -> dict[str, Any]:
         """Returns the JSON schema of what `make` takes, without secrets. `position` is where the form of Prefect's UI
         puts a field: 0 for those without a group, then 1, "advanced" last."""
         fields = [field for field in leaves_of(cls) if not field.secret]
         return {
-            "title": cls.__name__,
+            "title": cls.title(),
             "description": inspect.cleandoc(cls.__doc__ or ""),
             "type": "object",
             "properties": {field.name: field_schema(field) for field in fields},
@@ -303,8 +309,7 @@ class Options(msgspec.Struct, metaclass=_Declaring, frozen=True, forbid_unknown_
 
 @functools.cache
 def fields_of(options: type[Options]) -> tuple[Option, ...]:
-    """Returns the declarations of a group, in the order they are written. Raises TypeError for a field that has
-    none."""
+    """Returns the declarations of a group, in the order they are written. Raises TypeError for a field without."""
     hints = typing.get_type_hints(options, include_extras=True)
     fields = []
     for name in options.__struct_fields__:

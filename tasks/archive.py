@@ -19,7 +19,7 @@ from oci.archive.options import ExportOptions
 from oci.errors import Incomplete, IntegrityError, InvalidInput, StoreError
 from oci.export.assembly import WriteReport
 from oci.export.export import ArchiveReport, begin_archive, finish_archive, verify_written, write_parts
-from oci.export.plan import ArchivePlan, Group, is_written
+from oci.export.plan import ArchivePlan, PartGroup, is_written
 from oci.export.planner import plan_archive
 from oci.export.tar_plan import Part
 from oci.meter import Receipt
@@ -135,7 +135,7 @@ def write_name(parameters: dict[str, Any]) -> str:
 async def write_tarball(location: str, volume: int, parts: list[int]) -> None:  # noqa: ARG001 - shown in the UI
     """Writes these parts of one volume, but for those that are in place. The same for an archive that is a file."""
     export = current(ExportRun)
-    group = Group(volume=volume, numbers=tuple(parts))
+    group = PartGroup(volume=volume, numbers=tuple(parts))
 
     def stored(part: Part) -> None:
         export.stored[(volume, part.number)] = part.size
@@ -194,7 +194,7 @@ class PartsAccount(msgspec.Struct, frozen=True, kw_only=True):
         return body
 
 
-async def write_here(export: ExportRun, group: Group) -> None:
+async def write_here(export: ExportRun, group: PartGroup) -> None:
     location = export.archive_planned.volumes[group.volume].location
     await write_tarball(location, group.volume, list(group.numbers))
 
@@ -202,9 +202,9 @@ async def write_here(export: ExportRun, group: Group) -> None:
 async def write_on_fleet(
     export: ExportRun,
     location: str,
-    groups: Sequence[Group],
+    groups: Sequence[PartGroup],
     fleet: Fleet,
-    parameters: Callable[[Group], Mapping[str, Any]],
+    parameters: Callable[[PartGroup], Mapping[str, Any]],
 ) -> None:
     """Has every group written by the fleet, with `parameters` for the flow run of each, into the upload that the export
     has begun. A group whose run was lost is sent again, and only what is missing of it is written; one that the Prefect

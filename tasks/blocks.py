@@ -162,7 +162,7 @@ class SigningKey(Block):
     password: SecretStr = Field(default=SecretStr(""), title="Password", description="Empty for a key that has none.")
 
 
-async def load_signing_key(name: str) -> keys.SigningKey | None:
+async def load_signing_key(name: str) -> keys.PrivateKey | None:
     """By name; None without one. Raises InvalidInput when there is no such block, and for a key that can't be read."""
     if not name:
         return None
@@ -293,7 +293,7 @@ def _aws(document: BlockDocument) -> S3Options:
     return S3Options(**{name: value for name, value in values.items() if value}, verify_tls=client.get("verify", True))
 
 
-def _signing_key(document: BlockDocument) -> keys.SigningKey:
+def _signing_key(document: BlockDocument) -> keys.PrivateKey:
     block = SigningKey(**document.data)
     data, password = block.key.get_secret_value().encode(), block.password.get_secret_value() or None
     return keys.read_signing_key(data, f"block {document.name}", password)

@@ -19,7 +19,7 @@ from oci.errors import Incomplete, InvalidInput, StoreError, TransshipError
 from oci.meter import RunMetrics, export_metrics
 from oci.mirror.compare import compare
 from oci.mirror.comparison import Comparison, TagState, WorkItem, WorkKey
-from oci.mirror.config import Bucket, Mirror, MirrorsConfig
+from oci.mirror.config import BucketEntry, Mirror, MirrorsConfig
 from oci.mirror.execute import ItemOutcome, execute_item, outcome_of, stopped_before
 from oci.mirror.results import DriftReport, MirrorReport, made_of, mirror_metrics, of_failure
 from oci.mirror.run import SIDE_BY_SIDE, MirrorRecorder, expect, opened
@@ -94,7 +94,7 @@ class MirrorsRun(Run):
     async def _open(self) -> Session:
         side = Side(credentials=self.config.credentials)
         buckets = dict.fromkeys(bucket for mirror in self.mirrors for bucket in mirror.buckets)
-        blocks = {bucket: self.config.buckets.get(bucket, Bucket()).s3_store for bucket in buckets}
+        blocks = {bucket: self.config.buckets.get(bucket, BucketEntry()).s3_store for bucket in buckets}
         stores = {bucket: await load_s3(block) for bucket, block in blocks.items() if block}
         reached = {name: replace(await side.access(name), per_bucket=stores) for name in ("source", "destination")}
         # A flow has no number of threads beside those of the configuration.

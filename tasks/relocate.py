@@ -16,11 +16,11 @@ from oci.digest import Digest, parse_digest
 from oci.errors import Incomplete, PartFailed, TransshipError, cause_and_step
 from oci.meter import RunMetrics, export_metrics, unheard
 from oci.registry.options import DEFAULT_CONCURRENCY
+from oci.relocation.driver import Relocation, RelocationResult, Step, Verify
 from oci.relocation.plan import Plan
 from oci.relocation.planner import OnNode
 from oci.relocation.report import ImageFailure, RelocationReport, report_of, short_subject
 from oci.relocation.request import RelocationRequest
-from oci.relocation.run import Relocation, RelocationResult, Step, Verify
 from oci.relocation.session import Session
 from oci.relocation.transfer import DONE, ImageOutcome, transfer_image
 from oci.store import found_manifest

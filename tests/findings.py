@@ -187,8 +187,8 @@ COPIES: Mapping[str, tuple[str, ...]] = {
         "flows/cli/test_archive.py::test_a_plan_of_an_archive_that_can_not_be_written_ends_as_the_copy_will",
     ),
     "F3 --verify runs after names moved; outputs are found to be impossible at the end": (
-        "oci/relocation/test_run.py::test_names_move_after_the_proof",
-        "oci/relocation/test_run.py::test_no_name_moves_when_the_proof_fails",
+        "oci/relocation/test_driver.py::test_names_move_after_the_proof",
+        "oci/relocation/test_driver.py::test_no_name_moves_when_the_proof_fails",
         "flows/cli/test_copy.py::test_outputs_are_checked_before_the_work",
         "flows/test_relocate.py::test_a_report_that_can_not_be_written_is_refused_before_anything_is_copied",
         "oci/test_output.py::test_a_name_that_is_too_long_is_told_before_the_work_and_one_that_is_not_is_written",

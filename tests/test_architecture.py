@@ -206,6 +206,20 @@ def test_names_say_what_things_are() -> None:
     assert {(path, name) for name, paths in NAMED_SO.items() for path in paths} <= vague
 
 
+def test_a_class_name_has_one_home() -> None:
+    homes: dict[str, set[str]] = {}
+    for path in modules(*FLOORS):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name, set()).add(str(path.relative_to(ROOT)))
+    assert not {name: paths for name, paths in homes.items() if len(paths) > 1}
+
+
+def test_a_module_name_stands_in_three_rooms_at_most() -> None:
+    rooms = Counter(path.name for path in modules(*FLOORS) if path.name != "__init__.py")
+    assert not {name: count for name, count in rooms.items() if count > 3}
+
+
 @pytest.mark.parametrize("name", FLOORS)
 def test_the_imported_packages_are_ours(name: str) -> None:
     """`oci` is also the import name of Oracle's SDK: in one environment with it, one of the two would be shadowed."""

@@ -43,7 +43,7 @@ from oci.digest import Digest, digest_of  # noqa: E402
 from oci.errors import CancelToken  # noqa: E402
 from oci.files import tar  # noqa: E402
 from oci.files.deflate import compress  # noqa: E402
-from oci.layout.store import Layout  # noqa: E402
+from oci.layout.store import LayoutStore  # noqa: E402
 from oci.meter import Meter  # noqa: E402
 from oci.reference import LayoutFolder, Reference  # noqa: E402
 from oci.store import reader_of  # noqa: E402
@@ -89,7 +89,7 @@ def patience(text: str) -> Iterator[None]:
 
 def make_bundle(folder: Path) -> None:
     """A layout folder with `shop:1.4.0`, which lists two images of its own."""
-    store = Layout(LayoutFolder(str(folder)), side="destination", meter=Meter(), cancel=CancelToken())
+    store = LayoutStore(LayoutFolder(str(folder)), side="destination", meter=Meter(), cancel=CancelToken())
     images = []
     for name, size in (("web", 3_000_000), ("database", 5_000_000)):
         digest = push(store, {name: random.Random(name).randbytes(size)}, {}, "")
@@ -100,7 +100,7 @@ def make_bundle(folder: Path) -> None:
     push(store, files, {BUNDLE_LABEL: "true"}, "1.4.0")
 
 
-def push(store: Layout, files: dict[str, bytes], labels: dict[str, str], tag: str) -> Digest:
+def push(store: LayoutStore, files: dict[str, bytes], labels: dict[str, str], tag: str) -> Digest:
     """A one-layer image of `files`, made as a bundle's is."""
     archive = b"".join(
         part

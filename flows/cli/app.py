@@ -15,7 +15,7 @@ from types import FrameType
 
 import click
 
-from flows.cli.click_ext import Group, Invocation, Tree, hint_of, sentence_of
+from flows.cli.click_ext import CommandGroup, Invocation, Tree, hint_of, sentence_of
 from flows.cli.output import IMGPKG, ExitCode, as_object, exit_code, laid_out, program_name
 from oci.errors import Cancelled, TransshipError
 
@@ -25,7 +25,7 @@ file has become an error of ours before it reaches this module."""
 
 _UNKNOWN_TO_IMGPKG = (ExitCode.USAGE, ExitCode.PARTLY)
 
-_ARCHIVE = Group(
+_ARCHIVE = CommandGroup(
     "Archives: files, or objects as s3://BUCKET/KEY.",
     {
         "list": ("flows.cli.archive:list_images", "List the images of an archive"),
@@ -34,7 +34,7 @@ _ARCHIVE = Group(
         "plan": ("flows.cli.archive:plan", "Say what an archive would hold, without making it"),
     },
 )
-_MIRROR = Group(
+_MIRROR = CommandGroup(
     "Repositories, bundles and locks that are kept the same somewhere else.",
     {
         "plan": ("flows.cli.mirror.comparison:plan", "Say what a run would copy"),
@@ -46,15 +46,15 @@ _MIRROR = Group(
         "schema": ("flows.cli.mirror.file:schema", "Print the format of the file, for editors"),
     },
 )
-_POLICY = Group(
+_POLICY = CommandGroup(
     "Policies of signatures.",
     {"check": ("flows.cli.inspect:check_policy", "Explain what a policy says of an image")},
 )
-_RECEIPT = Group(
+_RECEIPT = CommandGroup(
     "Receipts: what a copy has left in writing.",
     {"verify": ("flows.cli.inspect:verify_receipt", "Say whether all is still as the receipt says")},
 )
-_TAG = Group(
+_TAG = CommandGroup(
     "Tags of a repository.",
     {
         "list": ("flows.cli.repository:list_tags", "List the tags of a repository"),
@@ -62,7 +62,7 @@ _TAG = Group(
         "delete": ("flows.cli.repository:delete", "Take one tag away, and nothing else with it"),
     },
 )
-_AUTH = Group(
+_AUTH = CommandGroup(
     "Logins of registries.",
     {"check": ("flows.cli.repository:check_logins", "Try the logins of repositories, or of all that mirrors name")},
 )

@@ -28,7 +28,7 @@ from oci.archive.entry import DOCKER_ARCHIVE
 from oci.archive.inventory import blobs_of, compare, images_of, verify_archive
 from oci.archive.open import in_object_store
 from oci.archive.options import ExportOptions
-from oci.archive.source import Archive
+from oci.archive.source import ArchiveSource
 from oci.digest import Digest
 from oci.errors import Incomplete, InvalidInput, StoreError
 from oci.export.export import ArchiveReport, docker_images, prove_written, seal_archive, write_archive, write_docker
@@ -37,9 +37,9 @@ from oci.export.planner import plan_archive, plan_resumed
 from oci.export.tar_plan import Part
 from oci.output import check_outputs, to_dict
 from oci.reference import ArchiveName
+from oci.relocation.driver import Verify
 from oci.relocation.planner import make_plan
 from oci.relocation.request import RelocationRequest
-from oci.relocation.run import Verify
 from oci.units import counted, show_cost, show_size
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def plan(invocation: Invocation, /, tarball: ExportOptions, source: dict[str, An
         show_archive_plan(output, plan_archive(session, request, make_plan(session, request), tarball))
 
 
-def _what_it_is(archive: Archive, blobs: dict[Digest, int]) -> str:
+def _what_it_is(archive: ArchiveSource, blobs: dict[Digest, int]) -> str:
     contents = archive.contents
     note = contents.transship_json
     volumes = f", {counted(note.volumes, 'volume')}" if note.volumes > 1 else ""

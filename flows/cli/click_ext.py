@@ -52,14 +52,14 @@ _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Group(NamedTuple):
+class CommandGroup(NamedTuple):
     """A group of commands below the root: what help says of it, and its `members` as a Tree has them."""
 
     explanation: str
     members: dict[str, tuple[str, str]]
 
 
-Members = Mapping[str, tuple[str | Group, str]]
+Members = Mapping[str, tuple[str | CommandGroup, str]]
 _ALIASES = {"ls": "list"}
 
 
@@ -247,7 +247,7 @@ class Tree(click.Group):
         place, _ = self._members.get(name, (None, ""))
         if place is None:
             return None
-        if isinstance(place, Group):
+        if isinstance(place, CommandGroup):
             return _group(name, place)
         module, _, attribute = place.partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
@@ -263,7 +263,7 @@ class Tree(click.Group):
         return [(name, line) for name, (_, line) in self._members.items()]
 
 
-def _group(name: str, group: Group) -> Tree:
+def _group(name: str, group: CommandGroup) -> Tree:
     """Returns a Tree that needs the name of a command: without one it raises click.UsageError, in imgpkg's words."""
 
     @click.command(name, cls=Tree, members=group.members, help=group.explanation, invoke_without_command=True)

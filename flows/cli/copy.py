@@ -33,10 +33,10 @@ from oci.meter import METRICS_FILE
 from oci.output import check_outputs
 from oci.reference import LAYOUT_PREFIX, OCI_ARCHIVE_PREFIX, ArchiveName, named_archive, parse_store
 from oci.registry.options import DEFAULT_CONCURRENCY
+from oci.relocation.driver import Relocation, RelocationResult, Step, Verify, check_readable
 from oci.relocation.plan import Plan
 from oci.relocation.report import RelocationReport, left_behind, result_lock
 from oci.relocation.request import CopyOptions, ReceiptOptions, RelocationRequest
-from oci.relocation.run import Relocation, RelocationResult, Step, Verify, check_readable
 from oci.relocation.session import Access
 from oci.relocation.transfer import DONE, FAILED, PRESENT, ImageOutcome
 from oci.units import counted, show_cost, show_size

@@ -11,7 +11,7 @@ from flows.cli.click_ext import Invocation, boolean, verb, words
 from flows.cli.flags import flags_of, offline, open_session, output_file, pairs_of, registry_flags, store_flags
 from flows.cli.output import IMGPKG, program_name
 from flows.cli.progress import LayerProgress, progress_flag, shown
-from oci.archive.source import Archive
+from oci.archive.source import ArchiveSource
 from oci.bundle.lockfile import write_lock
 from oci.bundle.pull import OpenSource, PullReport, PullRequest, look_up, pull
 from oci.bundle.push import PushReport, PushRequest, entries_of, push
@@ -178,7 +178,7 @@ def _request(flags: dict[str, Any], **source: str) -> PullRequest:
     )
 
 
-def _in_archive(archive: Archive, flags: dict[str, Any]) -> PullRequest:
+def _in_archive(archive: ArchiveSource, flags: dict[str, Any]) -> PullRequest:
     """What -b or -i names in the archive, or what that was made for."""
     name = flags["bundle"] or flags["image"]
     if flags["lock"] or (flags["bundle"] and flags["image"]):

@@ -24,7 +24,7 @@ from oci.store import Source, found_manifest
 from oci.units import counted, show_cost, show_size
 
 if TYPE_CHECKING:
-    from oci.archive.source import Archive
+    from oci.archive.source import ArchiveSource
     from oci.bundle.describe import OpenSource
     from oci.signatures.inspect import Inspection
 
@@ -126,7 +126,7 @@ def _one_line(text: str) -> str:
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
-def _in_archive(session: Session, locations: Sequence[str], name: str) -> tuple[Archive, Reference]:
+def _in_archive(session: Session, locations: Sequence[str], name: str) -> tuple[ArchiveSource, Reference]:
     """Opens an archive. Returns it, and the reference of its image that `name` means."""
     from oci.relocation.archive_source import named_in_archive  # noqa: PLC0415 - brings the formats of archives
 

@@ -29,7 +29,7 @@ from oci.units import show_size
 if TYPE_CHECKING:
     from oci.export.plan import ArchivePlan
     from oci.export.tar_plan import Part
-    from oci.relocation.run import Relocation
+    from oci.relocation.driver import Relocation
 
 
 _PLAIN_SECONDS = 5.0

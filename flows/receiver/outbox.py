@@ -153,7 +153,7 @@ async def send_to_prefect(events: Sequence[Event]) -> None:
 
 
 @dataclass(slots=True)
-class Counts:
+class DeliveryCounts:
     """Since the receiver was started."""
 
     delivered: int = 0
@@ -178,7 +178,7 @@ class Outbox:
         send: Callable[[Sequence[Event]], Awaitable[None]] = send_to_prefect,
     ) -> None:
         self.capacity = capacity
-        self.counts = Counts()
+        self.counts = DeliveryCounts()
         self.trouble = ""
         """Why the last attempt failed; empty when it didn't."""
         self._quiet = quiet

@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 
 from msgspec import Struct
 
-from oci.archive.source import Archive
+from oci.archive.source import ArchiveSource
 from oci.bundle import image as bundle_image
 from oci.descriptor import Descriptor
 from oci.digest import Digest
@@ -32,7 +32,7 @@ class StoredImage(Struct, frozen=True, kw_only=True):
     size: int
 
 
-class Verdict(Struct, frozen=True, kw_only=True):
+class ArchiveVerdict(Struct, frozen=True, kw_only=True):
     """What was looked at, in numbers and bytes, and what is wrong; `lacking` are the blobs that were left out on
     purpose, non-distributable ones and those a delta requires."""
 
@@ -52,7 +52,7 @@ class ImageChange(Struct, frozen=True, kw_only=True):
     after: str = ""
 
 
-class Difference(Struct, frozen=True, kw_only=True):
+class ArchiveDifference(Struct, frozen=True, kw_only=True):
     """From one archive to another; blobs with their sizes in bytes."""
 
     images: tuple[ImageChange, ...]
@@ -60,7 +60,7 @@ class Difference(Struct, frozen=True, kw_only=True):
     blobs_removed: Mapping[Digest, int]
 
 
-def images_of(archive: Archive) -> tuple[StoredImage, ...]:
+def images_of(archive: ArchiveSource) -> tuple[StoredImage, ...]:
     images = []
     for element in archive.contents.entries:
         manifest = archive.contents.manifests[element.digest]
@@ -78,20 +78,20 @@ def images_of(archive: Archive) -> tuple[StoredImage, ...]:
     return tuple(images)
 
 
-def blobs_of(archive: Archive) -> dict[Digest, int]:
+def blobs_of(archive: ArchiveSource) -> dict[Digest, int]:
     """The size in bytes of each blob that the manifests name and the archive has, as a member or as text, by digest."""
     sizes = {digest: archive.blob_size(digest) for digest in sorted(_named(archive))}
     return {digest: size for digest, size in sizes.items() if size is not None}
 
 
-def _named(archive: Archive) -> dict[Digest, Descriptor]:
+def _named(archive: ArchiveSource) -> dict[Digest, Descriptor]:
     named: dict[Digest, Descriptor] = {}
     for manifest in archive.contents.manifests.values():
         named.update({blob.digest: blob for blob in (*manifest.blobs, *manifest.child_blobs)})
     return named
 
 
-def verify_archive(archive: Archive, workers: Executor, *, deep: bool = False) -> Verdict:
+def verify_archive(archive: ArchiveSource, workers: Executor, *, deep: bool = False) -> ArchiveVerdict:
     """Manifests and configs were proven when the archive was opened. Every blob that they name must be there with its
     size, its header in its place; with `deep` each is read and hashed as well."""
 
@@ -116,7 +116,7 @@ def verify_archive(archive: Archive, workers: Executor, *, deep: bool = False) -
     }
     present = [blob for digest, blob in blobs.items() if digest not in lacking]
     problems.extend(filter(None, workers.map(problem, present)))
-    return Verdict(
+    return ArchiveVerdict(
         images=len(archive.contents.entries),
         blobs=len(present),
         bytes_hashed=sum(blob.size for blob in present) if deep else 0,
@@ -125,7 +125,7 @@ def verify_archive(archive: Archive, workers: Executor, *, deep: bool = False) -
     )
 
 
-def compare(before: Archive, after: Archive) -> Difference:
+def compare(before: ArchiveSource, after: ArchiveSource) -> ArchiveDifference:
     old, new = _by_name(before), _by_name(after)
     images = []
     for name in sorted({*old, *new}):
@@ -137,14 +137,14 @@ def compare(before: Archive, after: Archive) -> Difference:
         images.extend(ImageChange(what=REMOVED, name=name, before=digest) for digest in removed)
         images.extend(ImageChange(what=ADDED, name=name, after=digest) for digest in added)
     sizes, holds = blobs_of(before), blobs_of(after)
-    return Difference(
+    return ArchiveDifference(
         images=tuple(images),
         blobs_added={digest: size for digest, size in holds.items() if digest not in sizes},
         blobs_removed={digest: size for digest, size in sizes.items() if digest not in holds},
     )
 
 
-def _below(archive: Archive, manifest: Manifest) -> dict[Digest, Manifest]:
+def _below(archive: ArchiveSource, manifest: Manifest) -> dict[Digest, Manifest]:
     """The manifest and those below it, each once, however many indexes list it."""
     below: dict[Digest, Manifest] = {}
     unread = [manifest]
@@ -157,7 +157,7 @@ def _below(archive: Archive, manifest: Manifest) -> dict[Digest, Manifest]:
     return below
 
 
-def _by_name(archive: Archive) -> dict[str, set[Digest]]:
+def _by_name(archive: ArchiveSource) -> dict[str, set[Digest]]:
     """By the repository that an image came from, and its tag where it has one."""
     digests: dict[str, set[Digest]] = {}
     for image in images_of(archive):

@@ -21,7 +21,7 @@ _NOT_IN_TAR = (
 )
 
 
-class Archive:
+class ArchiveSource:
     """See oci.store for what each method of a Source promises. Opening it reads its description, and nothing else."""
 
     def __init__(
@@ -142,7 +142,7 @@ class Archive:
         return f"{self._side} {self.name}".lstrip()
 
 
-class EmptyArchive(Archive):
+class EmptyArchive(ArchiveSource):
     """An archive that is to be written: it has nothing so far."""
 
     def __init__(self, name: ArchiveName) -> None:

@@ -19,24 +19,24 @@ from msgspec import Struct, structs
 from oci.archive.docker_archive import DockerImage, docker_name, write_docker_archive
 from oci.archive.inventory import verify_archive
 from oci.archive.open import SIGNATURE_SUFFIX, hash_of, in_object_store, open_reader
-from oci.archive.source import Archive
+from oci.archive.source import ArchiveSource
 from oci.bundle.push import Pushed, PushRequest, push
 from oci.descriptor import Descriptor
 from oci.digest import Chunk, Digest
 from oci.errors import Incomplete, InvalidInput, StoreError, TransshipError
 from oci.export.assembly import OpenBlob, WriteReport, Writing
 from oci.export.file_writer import ByteWriter, open_writer
-from oci.export.plan import ArchivePlan, Group, Volume, is_in_place
+from oci.export.plan import ArchivePlan, PartGroup, Volume, is_in_place
 from oci.export.planner import check_whole, plan_archive
 from oci.export.tar_plan import Part, StoredPart
 from oci.files.pack import FileEntry
 from oci.meter import unheard
 from oci.output import to_dict
 from oci.reference import LAYOUT_PREFIX, ArchiveName, LayoutFolder, Reference, Repository, StoreName
+from oci.relocation.driver import RelocationResult, Verify
 from oci.relocation.plan import Plan, PlannedManifest, Role
 from oci.relocation.planner import make_plan
 from oci.relocation.request import RelocationRequest
-from oci.relocation.run import RelocationResult, Verify
 from oci.relocation.session import Session
 from oci.relocation.transfer import load_manifest
 from oci.relocation.verify import Verification
@@ -44,7 +44,7 @@ from oci.units import counted
 
 if TYPE_CHECKING:
     from oci.receipts.record import Recorder
-    from oci.signatures.keys import SigningKey
+    from oci.signatures.keys import PrivateKey
 
 OnPart = Callable[[Part], None]
 
@@ -111,7 +111,7 @@ def begin_archive(session: Session, plan: ArchivePlan, *, resume: bool = False) 
 
 
 def write_parts(
-    session: Session, plan: ArchivePlan, group: Group, ticket: str, *, on_part: OnPart = unheard
+    session: Session, plan: ArchivePlan, group: PartGroup, ticket: str, *, on_part: OnPart = unheard
 ) -> WriteReport:
     """Writes what isn't in place yet of one group. May be repeated, and run by any process that reaches the stores."""
     volume = plan.volumes[group.volume]
@@ -262,7 +262,7 @@ def write_sums(session: Session, sums: Mapping[str, str], name: str) -> None:
     _write_beside(session, f"{name}{SUMS_SUFFIX}", "".join(lines).encode())
 
 
-def sign_archive(session: Session, sums: Mapping[str, str], key: SigningKey) -> None:
+def sign_archive(session: Session, sums: Mapping[str, str], key: PrivateKey) -> None:
     """Writes the signature of each volume beside it, over its SHA-256."""
     from oci.signatures.keys import signature_of  # noqa: PLC0415 - only where it is asked for
 
@@ -301,7 +301,7 @@ def _write(
     numbers: Sequence[int] | None = None,
     on_part: OnPart = unheard,
 ) -> WriteReport:
-    base: Archive | None = None
+    base: ArchiveSource | None = None
     if plan.base:
         with suppress(TransshipError):  # if it is gone by now, its bytes are fetched instead
             base = session.archive(ArchiveName.of(plan.base), "destination")

@@ -35,7 +35,7 @@ class Volume(Struct, frozen=True, kw_only=True):
         return sum(part.size for part in self.parts if part.copy_from is not None)
 
 
-class Group(Struct, frozen=True, kw_only=True):
+class PartGroup(Struct, frozen=True, kw_only=True):
     """Parts of one volume that are written by one process; `volume` counts from 0, `numbers` are the parts'."""
 
     volume: int
@@ -124,13 +124,13 @@ class ArchivePlan(Struct, frozen=True, kw_only=True, dict=True):
             unchanged=unchanged,
         )
 
-    def groups(self, count: int) -> tuple[Group, ...]:
+    def groups(self, count: int) -> tuple[PartGroup, ...]:
         """At least one for each volume, `count` in all where that is more; of about the same size."""
-        groups: list[Group] = []
+        groups: list[PartGroup] = []
         for number, volume in enumerate(self.volumes):
             share = max(1, round(count * volume.tar.size / self.size))
             numbers = tar_plan.groups(volume.tar, volume.parts, share)
-            groups.extend(Group(volume=number, numbers=group) for group in numbers)
+            groups.extend(PartGroup(volume=number, numbers=group) for group in numbers)
         return tuple(groups)
 
 

@@ -15,7 +15,7 @@ from oci.archive.entry import IMGPKG, ArchiveEntry
 from oci.archive.index import TRANSSHIP_JSON, RequiredBlob, TransshipJson
 from oci.archive.open import in_object_store
 from oci.archive.options import SMALLEST, ExportOptions
-from oci.archive.source import Archive
+from oci.archive.source import ArchiveSource
 from oci.descriptor import DOCKER_LIST, DOCKER_MANIFEST
 from oci.digest import PATTERN, Digest, digest_of
 from oci.errors import (
@@ -279,7 +279,7 @@ def _volume(session: Session, location: str, plan: TarPlan, options: ExportOptio
     return Volume(location=location, tar=plan, parts=parts)
 
 
-def _offsets(base: Archive, plan: TarPlan) -> dict[str, int]:
+def _offsets(base: ArchiveSource, plan: TarPlan) -> dict[str, int]:
     """Where the older archive has the very members that are planned, header and all."""
     offsets = {}
     for member in plan.members:

@@ -139,7 +139,7 @@ def _leading_zeros(view: memoryview, at: int) -> int:
 def _unzstd(chunks: Iterator[bytes]) -> Iterator[bytes]:
     import zstandard  # noqa: PLC0415 - takes longer to import than most commands run, and few layers need it
 
-    file: Any = _File(chunks)
+    file: Any = _ZstdInput(chunks)
     decoder = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
     try:
         with decoder.stream_reader(file, read_across_frames=True, closefd=False) as reader:
@@ -151,7 +151,7 @@ def _unzstd(chunks: Iterator[bytes]) -> Iterator[bytes]:
         raise InvalidManifest("the layer's zstd data is cut short")
 
 
-class _File:
+class _ZstdInput:
     """The one method of a file that the zstd reader calls. The reader takes data that are cut short for the end, so
     frames and blocks are followed here (RFC 8878, 3.1)."""
 

@@ -35,7 +35,7 @@ ABANDONED_AFTER = 24 * 3600.0
 _PARTIAL = re.compile(r"\.(index\.json|oci-layout|[0-9a-f]{64,128})\.\w+\.partial")
 
 
-class Layout:
+class LayoutStore:
     """See oci.store for what each method promises. The folder is made with the first write; reading changes nothing."""
 
     def __init__(self, name: LayoutFolder, *, side: str, meter: Meter, cancel: CancelToken) -> None:

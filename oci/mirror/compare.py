@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from oci.archive.source import Archive
+from oci.archive.source import ArchiveSource
 from oci.bundle import tagnames
 from oci.descriptor import Descriptor
 from oci.digest import Digest
@@ -177,7 +177,7 @@ class _Look:
         for name, destination in self._destinations.items():
             if self._shared.only or self._mirror.source.bundle:
                 continue
-            if needs_none and not isinstance(destination.store, Archive):
+            if needs_none and not isinstance(destination.store, ArchiveSource):
                 continue
             try:
                 self._heads.check(destination)

@@ -16,7 +16,7 @@ import msgspec
 
 from oci.archive.options import S3Options
 from oci.errors import InvalidInput, did_you_mean
-from oci.mirror.policy import Checked, Pattern, Policy
+from oci.mirror.policy import CheckedOptions, Pattern, Policy
 from oci.options import Options, option, required
 from oci.prune.policy import check_patterns
 from oci.reference import (
@@ -44,7 +44,7 @@ BLOCK = r"^(([a-z0-9-]+/)?[a-z0-9][a-z0-9-]*)?$"
 Host = Annotated[str, msgspec.Meta(pattern=r"^[^/@\s]+\Z", max_length=300)]
 
 
-class Registry(RegistryOptions):
+class RegistryEntry(RegistryOptions):
     """One registry: how it is reached, and under which name its login is kept. The login itself never stands here.
 
     What isn't said comes from the flags or the form of the run."""
@@ -63,7 +63,7 @@ class Registry(RegistryOptions):
     explicit: frozenset[str] = EXPLICIT
 
 
-class Bucket(S3Options):
+class BucketEntry(S3Options):
     """How one bucket is reached, and under which name its keys are kept. The keys themselves never stand here.
 
     What isn't said comes from the S3 Store block, or else from the environment and the AWS config files."""
@@ -80,7 +80,7 @@ class Bucket(S3Options):
     explicit: frozenset[str] = EXPLICIT
 
 
-class MirrorSource(Checked):
+class MirrorSource(CheckedOptions):
     """Where images come from: one of repository, namespace, bundle and lock."""
 
     repository: str = option(
@@ -275,17 +275,17 @@ class Mirror(Policy):
         return frozenset(name.partition("/")[0] for name in objects)
 
 
-class MirrorsConfig(Checked):
+class MirrorsConfig(CheckedOptions):
     """What a file of mirrors says."""
 
     version: int = option(1, "Of this format: 1.", ge=1, le=1, group="file")
-    registries: dict[Host, Registry] = option(
+    registries: dict[Host, RegistryEntry] = option(
         {},
         'How each host is reached, by its name with the port: {"corp:5000": {"credentials": "writer"}}',
         max_length=1000,
         check=check_hosts,
     )
-    buckets: dict[Host, Bucket] = option(
+    buckets: dict[Host, BucketEntry] = option(
         {},
         'How the object store of s3://BUCKET/KEY is reached, by bucket: {"handover": {"s3_store": "corp"}}',
         max_length=1000,
@@ -332,7 +332,7 @@ class MirrorsConfig(Checked):
         return tuple(mirror for mirror in self.mirrors if not names or mirror.name in chosen)
 
     @property
-    def by_host(self) -> Mapping[str, Registry]:
+    def by_host(self) -> Mapping[str, RegistryEntry]:
         """The registries by the normal form of their hosts."""
         return {canonical_host(host): registry for host, registry in self.registries.items()}
 

@@ -22,10 +22,10 @@ from oci.mirror.comparison import Comparison, TagState, Target, WorkItem
 from oci.mirror.head_cache import held_in
 from oci.mirror.run_state import Breaker
 from oci.reference import ARCHIVE_PREFIX, ArchiveName, StoreName, parse_store
+from oci.relocation.driver import Relocation
 from oci.relocation.fanout import as_done
 from oci.relocation.plan import Plan, PlannedManifest, Role
 from oci.relocation.planner import make_plan
-from oci.relocation.run import Relocation
 from oci.relocation.session import Session
 from oci.relocation.transfer import DONE, FAILED, ImageOutcome, share_reads
 

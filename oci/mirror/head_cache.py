@@ -10,7 +10,7 @@ from functools import cached_property
 
 import msgspec
 
-from oci.archive.source import Archive, EmptyArchive
+from oci.archive.source import ArchiveSource, EmptyArchive
 from oci.bundle import tagnames
 from oci.bundle.lockfile import pinned_by, read_lock
 from oci.descriptor import INDEX_TYPES, Descriptor
@@ -328,7 +328,7 @@ def _lost_below(session: Session, store: Source, roots: Mapping[Digest, bool]) -
     return f"{len(lost)} of {counted(count, 'listed image')} lost, such as {lost[0]}; {_REPAIRED}" if lost else ""
 
 
-def held_in(session: Session, name: ArchiveName) -> Archive:
+def held_in(session: Session, name: ArchiveName) -> ArchiveSource:
     """The archive as it is; nothing where none is yet."""
     try:
         return session.archive(name, "destination")

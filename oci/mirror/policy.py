@@ -45,7 +45,7 @@ class OnFailure(StrEnum):
     STOP = "stop"
 
 
-class Checked(Options):
+class CheckedOptions(Options):
     """Options whose constructor runs the checks of single fields and raises InvalidInput that begins with the field's
     name; the reader of mirrors.yaml runs each by itself, to find every mistake."""
 
@@ -63,7 +63,7 @@ def _check_platforms(texts: tuple[str, ...]) -> None:
         Platform.parse(text)
 
 
-class TagRule(Checked):
+class TagRule(CheckedOptions):
     """A set of tags. A tag belongs to it when every part that is given says so."""
 
     allow: tuple[Pattern, ...] = option(
@@ -137,7 +137,7 @@ class TagRule(Checked):
         return bool(self.minimum_age or self.maximum_age)
 
 
-class Schedule(Checked):
+class Schedule(CheckedOptions):
     """When a mirror runs by itself: one of cron, interval and rrule."""
 
     cron: str = option(
@@ -207,7 +207,7 @@ class Limits(Options):
     )
 
 
-class Policy(Checked, MirrorArtifacts):
+class Policy(CheckedOptions, MirrorArtifacts):
     """What `defaults` may say for all mirrors, and each mirror for itself."""
 
     tags: tuple[TagRule, ...] = option(

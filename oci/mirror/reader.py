@@ -22,13 +22,13 @@ from oci.errors import (
     InvalidInput,
     did_you_mean,
 )
-from oci.mirror.config import Bucket, MirrorsConfig, Registry
+from oci.mirror.config import BucketEntry, MirrorsConfig, RegistryEntry
 from oci.options import Option, Options, field_schema, fields_of
 from oci.output import read_named
 
 O = TypeVar("O", bound=Options)  # noqa: E741 - the customary letter for a type variable of this bound
 
-R = TypeVar("R", Registry, Bucket)
+R = TypeVar("R", RegistryEntry, BucketEntry)
 
 _NAMES = frozenset({("buckets",), ("buckets", "*", "tags")})
 """Mappings by names that a person chose, which may begin with `x-`."""
@@ -338,7 +338,7 @@ def schema(options: type[Options], definitions: dict[str, Any] | None = None) ->
             body["anyOf"] = [words, {"type": "string"}, mapping]
         properties[field.name] = body | {"position": _POSITIONS.get(field.name, 0)}
     return {
-        "title": options.__name__,
+        "title": options.title(),
         "description": (options.__doc__ or "").partition("\n\n")[0],
         "type": "object",
         "properties": properties,

@@ -28,7 +28,7 @@ from oci.mirror.results import INTERRUPTED, MirrorReport, made_of, not_begun, of
 from oci.mirror.run_state import Shared
 from oci.mirror.selection import expanded
 from oci.output import os_errors
-from oci.receipts.receipt import Counts, Place, ReceivedImage, RelocationReceipt, Tool
+from oci.receipts.receipt import Place, ReceivedImage, RelocationReceipt, RunCounts, Tool
 from oci.receipts.record import BYTES, attach, begun, by_name, finished, place_of, policy_asked, write_receipt
 from oci.reference import S3_PREFIX, ArchiveName, LayoutFolder, StoreName, parse_store
 from oci.registry.credentials.credential import ANONYMOUS, Credentials, Fixed
@@ -38,7 +38,7 @@ from oci.relocation.plan import Role
 from oci.relocation.session import Access, Session
 from oci.relocation.transfer import DONE, PRESENT
 from oci.signatures.artifacts import MirrorReceipts
-from oci.signatures.keys import SigningKey, read_signing_key_file
+from oci.signatures.keys import PrivateKey, read_signing_key_file
 from oci.store import found_manifest
 
 SIDE_BY_SIDE = 16
@@ -57,7 +57,7 @@ class MirrorRecorder:
     """Records what a run of a mirror has done: made before the work, so that a key that can't be read is known by
     then."""
 
-    def __init__(self, mirror: Mirror, *, key: SigningKey | None = None, run: str = "") -> None:
+    def __init__(self, mirror: Mirror, *, key: PrivateKey | None = None, run: str = "") -> None:
         """`key` is that of the block that the mirror names, `run` the id of a flow run. Raises InvalidInput."""
         self._mirror = mirror
         self._options = options = mirror.receipts
@@ -148,7 +148,7 @@ class MirrorRecorder:
             parameters={name: value for name, value in self._mirror.to_dict().items() if name not in _NO_RULES},
             policy=policy_asked(session, self._mirror, result.destination),
             run=finished(self._run),
-            counts=Counts(copied=len(images) - present, present=present, **amounts),
+            counts=RunCounts(copied=len(images) - present, present=present, **amounts),
             files=by_name(files),
         )
 

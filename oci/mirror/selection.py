@@ -61,7 +61,7 @@ class Selection:
     by: Mapping[str, int] = field(default_factory=dict)
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+class TagVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """Why a tag is taken or not. `rule` is the number of the rule that takes it, 0 where none does."""
 
     tag: str
@@ -72,25 +72,25 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 def explain(
     tags: Iterable[str], rules: Sequence[TagRule], never: Sequence[str], chosen: Selection | None
-) -> list[Verdict]:
+) -> list[TagVerdict]:
     """One verdict for each tag. `chosen` is what `select` made of those that `never` doesn't have."""
     return [_verdict(tag, rules, never, chosen or Selection((), {})) for tag in tags]
 
 
-def _verdict(tag: str, rules: Sequence[TagRule], never: Sequence[str], chosen: Selection) -> Verdict:
+def _verdict(tag: str, rules: Sequence[TagRule], never: Sequence[str], chosen: Selection) -> TagVerdict:
     if tagnames.is_internal(tag) or _ATTACHED.fullmatch(tag):
-        return Verdict(tag=tag, taken=False, reason="a tool keeps it for an image")
+        return TagVerdict(tag=tag, taken=False, reason="a tool keeps it for an image")
     if matches(tag, never):
-        return Verdict(tag=tag, taken=False, reason="never")
+        return TagVerdict(tag=tag, taken=False, reason="never")
     if not rules or tag in chosen.by:
-        return Verdict(tag=tag, taken=True, rule=chosen.by.get(tag, 0))
+        return TagVerdict(tag=tag, taken=True, rule=chosen.by.get(tag, 0))
     if tag in chosen.too_young:
-        return Verdict(tag=tag, taken=False, reason=chosen.too_young[tag])
+        return TagVerdict(tag=tag, taken=False, reason=chosen.too_young[tag])
     reasons = []
     for number, rule in enumerate(rules, 1):
         beyond = f"latest: not among the {rule.latest} latest" if rule.latest else "its image has no place in it"
         reasons.append(f"rule {number}: {_refusal(rule, tag) or beyond}")
-    return Verdict(tag=tag, taken=False, reason="; ".join(reasons))
+    return TagVerdict(tag=tag, taken=False, reason="; ".join(reasons))
 
 
 def select(tags: Iterable[str], rules: Sequence[TagRule], ages: Ages, now: datetime | None = None) -> Selection:

@@ -29,7 +29,7 @@ LOST_IMAGE, LOST_TAG, REPLACED_TAG, DAMAGED = "lost image", "lost tag", "replace
 LOST_FILE, CHANGED_FILE = "lost file", "changed file"
 
 
-class Difference(Struct, frozen=True, kw_only=True):
+class ReceiptDifference(Struct, frozen=True, kw_only=True):
     """One thing that isn't as the receipt says. `actual` is empty for what isn't there; `detail` is a sentence."""
 
     kind: str
@@ -56,7 +56,7 @@ class Checked(Struct, frozen=True, kw_only=True):
     manifests: int = 0
     blobs: int = 0
     bytes_hashed: int = 0
-    differences: tuple[Difference, ...] = ()
+    differences: tuple[ReceiptDifference, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return to_dict(self)
@@ -125,26 +125,28 @@ def check_receipt(
 
 def _store(session: Session, receipt: RelocationReceipt, name: StoreName, *, deep: bool) -> Checked:
     store = session.destination(name)
-    differences: list[Difference] = []
+    differences: list[ReceiptDifference] = []
     images = [parse_digest(image.digest) for image in receipt.images]
     answers = list(zip(images, session.workers.map(store.head_manifest, images), strict=True))
     lost = {digest for digest, shown in answers if shown is None}
     differences.extend(
-        Difference(kind=LOST_IMAGE, subject=f"{name}@{digest}", expected=digest)
+        ReceiptDifference(kind=LOST_IMAGE, subject=f"{name}@{digest}", expected=digest)
         for digest, shown in answers
         if shown is None
     )
     shown_by = session.workers.map(store.head_manifest, receipt.tags)
     for (tag, expected), shown in zip(receipt.tags.items(), shown_by, strict=True):
         if shown is None:
-            differences.append(Difference(kind=LOST_TAG, subject=f"{name}:{tag}", expected=expected))
+            differences.append(ReceiptDifference(kind=LOST_TAG, subject=f"{name}:{tag}", expected=expected))
         elif shown.digest != expected:
-            changed = Difference(kind=REPLACED_TAG, subject=f"{name}:{tag}", expected=expected, actual=shown.digest)
+            changed = ReceiptDifference(
+                kind=REPLACED_TAG, subject=f"{name}:{tag}", expected=expected, actual=shown.digest
+            )
             differences.append(changed)
     present = [digest for digest in images if digest not in lost]
     verified = verify_store(session, name, present, foreign_layers=False, deep=deep)
     differences.extend(
-        Difference(kind=DAMAGED, subject=str(name), detail=problem)
+        ReceiptDifference(kind=DAMAGED, subject=str(name), detail=problem)
         for problem in verified.problems
         if not any(digest in problem for digest in lost)
     )
@@ -172,13 +174,13 @@ def _archive(session: Session, receipt: RelocationReceipt, locations: Sequence[s
         try:
             reader = open_reader(location, session.object_store(location), side="destination", cancel=session.cancel)
         except NotFound:
-            differences.append(Difference(kind=LOST_FILE, subject=location, expected=expected))
+            differences.append(ReceiptDifference(kind=LOST_FILE, subject=location, expected=expected))
             continue
         with closing(reader):
             digest = hash_of(reader)
             hashed += reader.size
         if digest != expected:
-            differences.append(Difference(kind=CHANGED_FILE, subject=file, expected=expected, actual=digest))
+            differences.append(ReceiptDifference(kind=CHANGED_FILE, subject=file, expected=expected, actual=digest))
     blobs, manifests = 0, 0
     if receipt.destination.kind == ARCHIVE and all(each.kind != LOST_FILE for each in differences):
         deep = deep or bool(differences)
@@ -190,11 +192,11 @@ def _archive(session: Session, receipt: RelocationReceipt, locations: Sequence[s
             verdict = verify_archive(archive, session.workers, deep=deep)
             blobs, manifests, problems = verdict.blobs, len(archive.contents.manifests), tuple(verdict.problems)
             differences.extend(
-                Difference(kind=LOST_IMAGE, subject=image.source, expected=image.digest)
+                ReceiptDifference(kind=LOST_IMAGE, subject=image.source, expected=image.digest)
                 for image in receipt.images
                 if Digest(image.digest) not in archive.contents.manifests
             )
-        differences.extend(Difference(kind=DAMAGED, subject=str(name), detail=problem) for problem in problems)
+        differences.extend(ReceiptDifference(kind=DAMAGED, subject=str(name), detail=problem) for problem in problems)
     return Checked(
         destination=str(name),
         images=len(receipt.images),

@@ -16,7 +16,7 @@ from oci.archive.entry import DOCKER_ARCHIVE
 from oci.digest import parse_digest
 from oci.errors import InvalidDocument, InvalidReference, NotSigned
 from oci.reference import parse_store, parse_tag
-from oci.signatures.keys import PublicKey, SigningKey, render_bundle
+from oci.signatures.keys import PrivateKey, PublicKey, render_bundle
 from oci.signatures.proofs import (
     IN_TOTO,
     RECEIPT_TYPE,
@@ -96,7 +96,7 @@ class PolicyDecision(Struct, frozen=True, kw_only=True):
     scope: str
 
 
-class Policy(Struct, frozen=True, kw_only=True):
+class PolicyRecord(Struct, frozen=True, kw_only=True):
     """The policy that was asked; `file` is empty where there was none."""
 
     file: str = ""
@@ -104,7 +104,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     decisions: tuple[PolicyDecision, ...] = ()
 
 
-class Counts(Struct, frozen=True, kw_only=True):
+class RunCounts(Struct, frozen=True, kw_only=True):
     """Images, bytes, requests and seconds of the run."""
 
     copied: int = 0
@@ -128,10 +128,10 @@ class RelocationReceipt(Struct, frozen=True, kw_only=True):
     """Names at the destination, with the digest that each shows."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """The options of the relocation that aren't the defaults."""
-    policy: Policy = Policy()
+    policy: PolicyRecord = PolicyRecord()
     verification: Proven = Proven()
     run: RunRecord | None = None
-    counts: Counts | None = None
+    counts: RunCounts | None = None
     files: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of each file or object of an archive, in hex, by its name without a folder; in order."""
 
@@ -154,7 +154,7 @@ class RelocationReceipt(Struct, frozen=True, kw_only=True):
             "predicate": msgspec.to_builtins(self),
         }
 
-    def render(self, key: SigningKey | None = None) -> bytes:
+    def render(self, key: PrivateKey | None = None) -> bytes:
         """Returns the statement as JSON or, signed by a key, a Sigstore bundle with it."""
         payload = msgspec.json.encode(self.statement)
         if key is None:

@@ -19,25 +19,25 @@ from oci.receipts.receipt import (
     ARCHIVE,
     LAYOUT,
     REPOSITORY,
-    Counts,
     Place,
-    Policy,
     PolicyDecision,
+    PolicyRecord,
     Proven,
     ReceivedImage,
     RelocationReceipt,
+    RunCounts,
     RunRecord,
     Tool,
 )
 from oci.reference import ArchiveName, LayoutFolder, StoreName
+from oci.relocation.driver import RelocationResult, Verify
 from oci.relocation.plan import Plan
 from oci.relocation.request import CopyOptions, ReceiptOptions, RelocationRequest
-from oci.relocation.run import RelocationResult, Verify
 from oci.relocation.session import Session
 from oci.relocation.transfer import PRESENT
 from oci.relocation.verify import Verification
 from oci.signatures.artifacts import GateOptions
-from oci.signatures.keys import SigningKey, read_signing_key_file
+from oci.signatures.keys import PrivateKey, read_signing_key_file
 from oci.signatures.proofs import BUNDLE_V03, PREDICATE_ANNOTATION, RECEIPT_TYPE
 from oci.store import Destination, push_artifact
 
@@ -55,7 +55,7 @@ class Recorder:
         request: RelocationRequest,
         *,
         verify: Verify = Verify.NONE,
-        key: SigningKey | None = None,
+        key: PrivateKey | None = None,
         run: str = "",
         kind: str = "",
     ) -> None:
@@ -106,7 +106,7 @@ class Recorder:
             destination=replace(bare.destination, kind=kind, locations=tuple(files)),
             files=by_name(files),
             run=finished(self._run),
-            counts=Counts(
+            counts=RunCounts(
                 copied=len(bare.images) - present,
                 present=present,
                 requests=spent.total_requests,
@@ -197,12 +197,12 @@ def place_of(name: StoreName) -> Place:
     return Place(kind=LAYOUT if isinstance(name, LayoutFolder) else REPOSITORY, name=str(name))
 
 
-def policy_asked(session: Session, request: GateOptions, destination: str) -> Policy:
+def policy_asked(session: Session, request: GateOptions, destination: str) -> PolicyRecord:
     """Returns what the policy has decided for a destination so far."""
     if not request.policy:
-        return Policy()
+        return PolicyRecord()
     decisions = session.gate(request.policy, signed=request.require_signatures).decisions(destination)
-    return Policy(
+    return PolicyRecord(
         file=request.policy,
         require_signatures=request.require_signatures,
         decisions=tuple(

@@ -31,7 +31,7 @@ from oci.registry.credentials.credential import (
     strongest,
 )
 from oci.registry.credentials.tokens import SCOPES, Succession, Token, Tokens, read_token
-from oci.registry.endpoints import Scope, Target
+from oci.registry.endpoints import RequestTarget, Scope
 from oci.registry.http.answer import Answer
 from oci.registry.http.origin import Origin, canonical_host
 from oci.registry.profiles import Learned
@@ -64,7 +64,7 @@ class Wire(Protocol):
     meter: Meter
     learned: Learned
 
-    def realm(self, realm: str) -> Target: ...
+    def realm(self, realm: str) -> RequestTarget: ...
     def ask_base(self) -> Mapping[str, str]: ...
     def ask_token_service(
         self, method: str, url: str, headers: Mapping[str, str], form: Mapping[str, str]

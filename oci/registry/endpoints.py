@@ -30,7 +30,7 @@ _REPOSITORY = re.compile(r"(?!.*(?:^|/)\.{0,2}(?:/|$))[a-z0-9_\-./]{1,255}")
 _TAG = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_\-.]{1,128}")
 
 
-class Target(msgspec.Struct, frozen=True):
+class RequestTarget(msgspec.Struct, frozen=True):
     """`path` is what stands in the request line, query included. `origin` is None for an end-point of the registry
     itself."""
 
@@ -40,21 +40,21 @@ class Target(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         return f"{self.origin}{self.path}" if self.origin else self.path
 
-    def with_query(self, **parameters: str) -> Target:
+    def with_query(self, **parameters: str) -> RequestTarget:
         """With parameters added to the query that it has (distribution-spec: `PUT <location>?digest=...`)."""
         if not parameters:
             return self
         mark = "&" if "?" in self.path else "?"
         return msgspec.structs.replace(self, path=f"{self.path}{mark}{urlencode(parameters)}")
 
-    def next_page(self, link: str) -> Target:
+    def next_page(self, link: str) -> RequestTarget:
         """The page of this list that a Link header names. Only the query of the link counts: a list never leads to
         another host or repository, and registries behind a proxy name hosts and paths that don't exist outside."""
         query = ascii_target(link.partition("#")[0].partition("?")[2])
         return msgspec.structs.replace(self, path=f"{self.path.partition('?')[0]}?{query}")
 
 
-BASE = Target("/v2/")
+BASE = RequestTarget("/v2/")
 """Says which API a registry has, and how it wants logins (end-1)."""
 
 
@@ -118,7 +118,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     A body that is a `stream` has a `length`; each call begins it anew."""
 
     kind: Kind
-    target: Target
+    target: RequestTarget
     scopes: tuple[Scope, ...] = ()
     subject: str = ""
     headers: Mapping[str, str] = {}
@@ -177,44 +177,46 @@ _PLAIN_WAYS = {
 words of the report."""
 
 
-def manifest(repository: Repository, identifier: str) -> Target:
+def manifest(repository: Repository, identifier: str) -> RequestTarget:
     """`identifier` is a tag or a digest (end-3, end-7, end-9)."""
     if not is_digest(identifier) and not _TAG.fullmatch(identifier):
         raise InvalidReference(
             f"{identifier[:150]!r} is neither a tag nor a digest",
             hint="a tag has up to 128 characters from A-Z a-z 0-9 _ - .; what named it is broken, or an attack",
         )
-    return Target(f"{_prefix(repository.path)}/manifests/{identifier}")
+    return RequestTarget(f"{_prefix(repository.path)}/manifests/{identifier}")
 
 
-def blob(repository: Repository, digest: str) -> Target:
+def blob(repository: Repository, digest: str) -> RequestTarget:
     """A blob by digest (end-2, end-10)."""
-    return Target(f"{_prefix(repository.path)}/blobs/{_digest(digest)}")
+    return RequestTarget(f"{_prefix(repository.path)}/blobs/{_digest(digest)}")
 
 
-def uploads(repository: Repository, *, digest: str = "", mount: str = "", source: Repository | None = None) -> Target:
+def uploads(
+    repository: Repository, *, digest: str = "", mount: str = "", source: Repository | None = None
+) -> RequestTarget:
     """Where uploads start: with `digest` in a single POST, with `mount` and its `source` without bytes (end-4, 11)."""
-    target = Target(f"{_prefix(repository.path)}/blobs/uploads/")
+    target = RequestTarget(f"{_prefix(repository.path)}/blobs/uploads/")
     if mount and source is not None:
         _prefix(source.path)
         return target.with_query(mount=_digest(mount), **{"from": source.path})
     return target.with_query(digest=_digest(digest)) if digest else target
 
 
-def tags(repository: Repository, **query: str) -> Target:
+def tags(repository: Repository, **query: str) -> RequestTarget:
     """The list of tags; `query` is `n` and `last` (end-8)."""
-    return Target(f"{_prefix(repository.path)}/tags/list").with_query(**query)
+    return RequestTarget(f"{_prefix(repository.path)}/tags/list").with_query(**query)
 
 
-def referrers(repository: Repository, subject: str, artifact_type: str = "") -> Target:
+def referrers(repository: Repository, subject: str, artifact_type: str = "") -> RequestTarget:
     """What refers to a manifest (end-12)."""
-    target = Target(f"{_prefix(repository.path)}/referrers/{_digest(subject)}")
+    target = RequestTarget(f"{_prefix(repository.path)}/referrers/{_digest(subject)}")
     return target.with_query(artifactType=artifact_type) if artifact_type else target
 
 
-def catalog(**query: str) -> Target:
+def catalog(**query: str) -> RequestTarget:
     """The registry's repositories; `query` is `n` and `last` (Docker's, not in the specification)."""
-    return Target("/v2/_catalog").with_query(**query)
+    return RequestTarget("/v2/_catalog").with_query(**query)
 
 
 @functools.lru_cache(1024)

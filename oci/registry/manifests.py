@@ -29,8 +29,8 @@ from oci.registry.endpoints import (
     PUT_MANIFEST,
     Kind,
     Request,
+    RequestTarget,
     Scope,
-    Target,
 )
 from oci.registry.http.answer import Answer
 from oci.registry.http.transport import Remote, Transport
@@ -253,7 +253,7 @@ def catalog(transport: Transport) -> Iterator[str]:
     return _pages(transport, endpoints.catalog, Scope("", "catalog"), transport.registry)
 
 
-def next_page(answer: Answer, target: Target) -> Target | None:
+def next_page(answer: Answer, target: RequestTarget) -> RequestTarget | None:
     """The page after the one at `target` (RFC 8288), or None."""
     for address, parameters in _LINK.findall(answer.headers.get("link", "")):
         relation = _RELATION.search(parameters)
@@ -263,7 +263,7 @@ def next_page(answer: Answer, target: Target) -> Target | None:
 
 
 def _pages(
-    transport: Transport, path: Callable[..., Target], scope: Scope, subject: str, *, exhaustive: bool = False
+    transport: Transport, path: Callable[..., RequestTarget], scope: Scope, subject: str, *, exhaustive: bool = False
 ) -> Iterator[str]:
     """Follows `Link`. A page of a round length, or of the one asked for, without a link is perhaps a full page of a
     registry that leaves it out: it is followed by `last=`. Ends when a page brings nothing new, or more than was asked
@@ -271,7 +271,7 @@ def _pages(
     without it; where a `last=` that no link named is refused, what was read is the list."""
     listing, learned = GET_TAGS if scope.repository else GET_CATALOG, transport.learned
 
-    def ask(target: Target, kind: Kind) -> Answer:
+    def ask(target: RequestTarget, kind: Kind) -> Answer:
         kind = msgspec.structs.replace(kind, resource=listing.resource, operation=listing.operation)
         return transport.send(Request(kind=kind, target=target, scopes=(scope,), subject=subject))
 

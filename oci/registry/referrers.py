@@ -13,7 +13,7 @@ from oci.digest import Digest
 from oci.errors import Denied, InvalidManifest, NotFound, RateLimited, StoreError, Unauthorized, Unavailable
 from oci.manifest import Manifest, parse_manifest
 from oci.registry import endpoints
-from oci.registry.endpoints import GET_REFERRERS, PUT_MANIFEST, Target
+from oci.registry.endpoints import GET_REFERRERS, PUT_MANIFEST, RequestTarget
 from oci.registry.http.answer import Answer
 from oci.registry.http.transport import Remote
 from oci.registry.manifests import get_manifest, next_page, put_manifest
@@ -120,7 +120,7 @@ def add_to_fallback(remote: Remote, manifest: Manifest, subject: Digest) -> None
 def _from_api(remote: Remote, subject: Digest, artifact_type: str) -> list[Descriptor]:
     """A registry that has the API answers 200 with an index even when there are no referrers. Raises StoreError for any
     other answer: NotFound where there is no API, Refused for a page that is something else."""
-    target: Target | None = endpoints.referrers(remote.name, subject, artifact_type)
+    target: RequestTarget | None = endpoints.referrers(remote.name, subject, artifact_type)
     descriptors: dict[Digest, Descriptor] = {}
     for _ in range(PAGES_LIMIT):
         if target is None:

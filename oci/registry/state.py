@@ -55,7 +55,7 @@ class Facts(msgspec.Struct, frozen=True, omit_defaults=True):
         return {} if age > _RATE_LIFETIME else {name: rate * (1 + age / 3600) for name, rate in self.rates.items()}
 
 
-class _File(msgspec.Struct):
+class _StateFile(msgspec.Struct):
     version: int = 1
     registries: dict[str, Facts] = {}
 
@@ -121,7 +121,7 @@ class State:
 
         def merged() -> bytes:
             newest = sorted({**self._read(), **stamped}.items(), key=lambda item: item[1].at)[-HOSTS:]
-            return msgspec.json.encode(_File(registries=dict(newest)))
+            return msgspec.json.encode(_StateFile(registries=dict(newest)))
 
         with suppress(OSError):
             merge_own(self._path, merged)
@@ -155,7 +155,7 @@ class State:
         if not self._folder:
             return {}
         try:
-            content = msgspec.json.decode(read_own(self._path, FILE_LIMIT), type=_File)
+            content = msgspec.json.decode(read_own(self._path, FILE_LIMIT), type=_StateFile)
         except (OSError, msgspec.DecodeError, RecursionError):
             return {}
         now = time.time()

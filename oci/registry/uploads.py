@@ -25,8 +25,8 @@ from oci.registry.endpoints import (
     POST_UPLOAD,
     PUT_UPLOAD,
     Kind,
+    RequestTarget,
     Scope,
-    Target,
 )
 from oci.registry.http.answer import Answer
 from oci.registry.http.body import Memory, Parts, size_of
@@ -61,7 +61,7 @@ MEMORY = Memory(CHUNK_MEMORY)
 _RANGE = re.compile(r"(?:bytes[ =])?0-(\d{1,18})")
 _GONE = frozenset({404, 410})
 _LOST = frozenset({"BLOB_UPLOAD_INVALID", "BLOB_UPLOAD_UNKNOWN", "SIZE_INVALID"})
-_NOWHERE = Target("")
+_NOWHERE = RequestTarget("")
 _OCTETS = {"Content-Type": "application/octet-stream"}
 
 
@@ -122,7 +122,7 @@ class UploadSession:
             return False
         address = self._stored.location
         try:
-            self._location = Target(address) if address.startswith("/") else self._transport.resolve(address, "")
+            self._location = RequestTarget(address) if address.startswith("/") else self._transport.resolve(address, "")
             self._find_offset()
         except StoreError:
             self._stored.release()
@@ -324,18 +324,18 @@ class UploadSession:
     def _finish(self, **more: Any) -> Answer:
         return self._send(PUT_UPLOAD, self._location.with_query(digest=self.blob.digest), **more)
 
-    def _send(self, kind: Kind, target: Target, **more: Any) -> Answer:
+    def _send(self, kind: Kind, target: RequestTarget, **more: Any) -> Answer:
         """Only the plain start of an upload is repeated by the transport: the rest of the ladder does it itself."""
         subject = f"{self._name}@{self.blob.digest}"
         return self._remote.send(kind, target, subject, retry=kind in (POST_UPLOAD, GET_UPLOAD), **more)
 
-    def _address(self, location: Target) -> str:
+    def _address(self, location: RequestTarget) -> str:
         """A path where it is the registry's own: a later run finds out anew whether TLS is spoken there."""
         registry = self._transport.registry
         own_origins = (None, origin_of(registry), origin_of(registry, "http"))
         return location.path if location.origin in own_origins else str(location)
 
-    def _located(self, answer: Answer) -> Target:
+    def _located(self, answer: Answer) -> RequestTarget:
         location = answer.headers.get("location", "")
         if not location:
             raise self._remote.refused(POST_UPLOAD, "the registry started an upload and didn't say where")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from msgspec.structs import replace
 
 from oci.archive.entry import ArchiveEntry
-from oci.archive.source import Archive, EmptyArchive
+from oci.archive.source import ArchiveSource, EmptyArchive
 from oci.bundle import image as bundle_image
 from oci.bundle import tagnames
 from oci.bundle.lockfile import pinned_by
@@ -25,7 +25,7 @@ from oci.units import counted
 
 
 def archive_roots(
-    archive: Archive,
+    archive: ArchiveSource,
     only: Sequence[str],
     *,
     source: str,
@@ -61,7 +61,7 @@ def archive_roots(
     return Roots(source, (root, *others), tags or entries[main].tags, is_bundle=is_root_bundle)
 
 
-def named_in_archive(archive: Archive, name: str = "") -> tuple[Reference, bool]:
+def named_in_archive(archive: ArchiveSource, name: str = "") -> tuple[Reference, bool]:
     """One image of an archive, and whether it is a bundle: what the name says, or what the archive was made for."""
     by_digest = _chosen_by_digest(archive, [name] if name else [])
     main = _main(archive, by_digest)
@@ -74,7 +74,7 @@ def named_in_archive(archive: Archive, name: str = "") -> tuple[Reference, bool]
     return Reference(archive.name, "", main), is_bundle(archive, main)
 
 
-def in_archive(archive: Archive, request: PullRequest) -> PullRequest:
+def in_archive(archive: ArchiveSource, request: PullRequest) -> PullRequest:
     """Returns the request for the same image in the archive. Raises InvalidInput where the archive has it not."""
     reference, _ = named_in_archive(archive, request.bundle or request.image)
     if request.bundle:
@@ -82,14 +82,14 @@ def in_archive(archive: Archive, request: PullRequest) -> PullRequest:
     return dataclasses.replace(request, image=str(reference))
 
 
-def sealed(archive: Archive) -> Callable[[StoreName], Source]:
+def sealed(archive: ArchiveSource) -> Callable[[StoreName], Source]:
     """Gives a function that opens the archive and, for any other store, nothing: what the archive lacks is not looked
     for where it came from."""
     return lambda name: archive if name == archive.name else EmptyArchive(archive.name)
 
 
 def require_missing_blobs(
-    session: Session, archive: Archive, nodes: Iterable[Node], destination: Source
+    session: Session, archive: ArchiveSource, nodes: Iterable[Node], destination: Source
 ) -> dict[Digest, Repository]:
     """Blobs that the archive doesn't have must be at the destination: they are taken off the nodes. For a layer that
     is non-distributable, the repository of the same registry that the archive names will do as well, as for imgpkg:
@@ -129,7 +129,7 @@ def require_missing_blobs(
 
 
 def _neighbour(
-    session: Session, archive: Archive, node: Node, blob: Descriptor, destination: StoreName
+    session: Session, archive: ArchiveSource, node: Node, blob: Descriptor, destination: StoreName
 ) -> Repository | None:
     """Returns the repository that an image came from, if it is in the destination's registry and has the blob."""
     entries = [entry for entry in archive.contents.entries if entry.digest == node.digest]
@@ -145,7 +145,7 @@ def _neighbour(
     return None
 
 
-def _chosen_by_digest(archive: Archive, names: Sequence[str]) -> dict[Digest, list[ArchiveEntry]]:
+def _chosen_by_digest(archive: ArchiveSource, names: Sequence[str]) -> dict[Digest, list[ArchiveEntry]]:
     """Groups all entries of the archive; with names, those and what is attached to them and to what they list."""
     contents = archive.contents
     chosen: dict[ArchiveEntry, None] = {} if names else dict.fromkeys(contents.entries)
@@ -187,7 +187,7 @@ def _chosen_by_digest(archive: Archive, names: Sequence[str]) -> dict[Digest, li
 
 
 def _below(
-    archive: Archive,
+    archive: ArchiveSource,
     digests: Iterable[Digest],
     read: bundle_image.BlobBytes = bundle_image.blob_bytes,
     *,
@@ -209,20 +209,20 @@ def _below(
     return below
 
 
-def _main(archive: Archive, elements: dict[Digest, list[ArchiveEntry]]) -> Digest | None:
+def _main(archive: ArchiveSource, elements: dict[Digest, list[ArchiveEntry]]) -> Digest | None:
     roots = [digest for digest, group in elements.items() if any(element.is_root_bundle for element in group)]
     plain = [digest for digest, group in elements.items() if _role(archive, group) is Role.LISTED]
     return next(iter(roots), plain[0] if len(plain) == 1 else None)
 
 
-def _role(archive: Archive, group: Sequence[ArchiveEntry]) -> Role:
+def _role(archive: ArchiveSource, group: Sequence[ArchiveEntry]) -> Role:
     if any(tagnames.is_cosign(element.tag) for element in group):
         return Role.SIGNATURE
     manifest = archive.contents.manifests[group[0].digest]
     return Role.REFERRER if manifest.subject is not None and not _tags(group) else Role.LISTED
 
 
-def is_bundle(archive: Archive, digest: Digest) -> bool:
+def is_bundle(archive: ArchiveSource, digest: Digest) -> bool:
     manifest = archive.contents.manifests[digest]
     return bundle_image.is_bundle(archive, manifest)
 

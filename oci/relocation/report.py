@@ -17,9 +17,9 @@ from oci.digest import Digest
 from oci.errors import Incomplete, InvalidInput, NotTrusted, StoreError, cause_and_step
 from oci.meter import Receipt
 from oci.reference import Reference
+from oci.relocation.driver import Relocation
 from oci.relocation.plan import Plan, Role
 from oci.relocation.request import RelocationRequest
-from oci.relocation.run import Relocation
 from oci.relocation.session import Session
 from oci.relocation.transfer import DONE, FAILED, PRESENT
 from oci.relocation.verify import Verification

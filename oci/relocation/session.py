@@ -31,8 +31,8 @@ from oci.store import BlobOutcome, Destination, Source
 
 if TYPE_CHECKING:
     from oci.archive.open import ArchiveProof
-    from oci.archive.source import Archive
-    from oci.layout.store import Layout
+    from oci.archive.source import ArchiveSource
+    from oci.layout.store import LayoutStore
     from oci.signatures.policy import Gate
 
 
@@ -89,8 +89,8 @@ class Session:
         """Blobs that were moved, or found to be there."""
         self._lock = threading.Lock()
         self._gates: dict[tuple[str, bool], Gate] = {}
-        self._layouts: dict[tuple[str, LayoutFolder], Layout] = {}
-        self._archives: dict[tuple[str, ArchiveName], Archive] = {}
+        self._layouts: dict[tuple[str, LayoutFolder], LayoutStore] = {}
+        self._archives: dict[tuple[str, ArchiveName], ArchiveSource] = {}
         self._proofs: dict[ArchiveName, ArchiveProof] = {}
         self.access = {"source": source, "destination": destination}
         state = State(default_folder())
@@ -138,10 +138,10 @@ class Session:
 
         return EmptyArchive(name)
 
-    def archive(self, name: ArchiveName, side: str = "source", *, anew: bool = False) -> Archive:
+    def archive(self, name: ArchiveName, side: str = "source", *, anew: bool = False) -> ArchiveSource:
         """Opens an archive once; the session closes it. `anew` is for an archive that has been written meanwhile."""
         from oci.archive.open import open_readers  # noqa: PLC0415 - a copy between registries reads no archive
-        from oci.archive.source import Archive  # noqa: PLC0415
+        from oci.archive.source import ArchiveSource  # noqa: PLC0415
 
         with self._lock:
             if anew and (side, name) in self._archives:
@@ -149,7 +149,7 @@ class Session:
             if (side, name) not in self._archives:
                 store = self.access[side].object_store
                 readers = open_readers(name, store, side=side, cancel=self.cancel, meter=self.meter)
-                archive = Archive(name, readers, side=side, meter=self.meter, cancel=self.cancel)
+                archive = ArchiveSource(name, readers, side=side, meter=self.meter, cancel=self.cancel)
                 self._archives[side, name] = archive
             return self._archives[side, name]
 
@@ -200,11 +200,11 @@ class Session:
     def _store(self, side: str, name: Repository | LayoutFolder) -> Destination:
         if not isinstance(name, LayoutFolder):
             return self.repository(side, name)
-        from oci.layout.store import Layout  # noqa: PLC0415 - a copy between registries reads no folder
+        from oci.layout.store import LayoutStore  # noqa: PLC0415 - a copy between registries reads no folder
 
         with self._lock:
             if (side, name) not in self._layouts:
-                self._layouts[side, name] = Layout(name, side=side, meter=self.meter, cancel=self.cancel)
+                self._layouts[side, name] = LayoutStore(name, side=side, meter=self.meter, cancel=self.cancel)
             return self._layouts[side, name]
 
     def close(self) -> None:

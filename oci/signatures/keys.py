@@ -80,7 +80,7 @@ class PublicKey(Struct, frozen=True, eq=False):
         return Evidence(digests=frozenset({f"sha256:{self.fingerprint}"}))
 
 
-class SigningKey(Struct, frozen=True, eq=False):
+class PrivateKey(Struct, frozen=True, eq=False):
     """A private key with its public half."""
 
     public: PublicKey
@@ -153,7 +153,7 @@ def read_key_file(path: str) -> PublicKey:
     return read_key(data, path)
 
 
-def read_signing_key(data: bytes, name: str, password: str | None = None) -> SigningKey:
+def read_signing_key(data: bytes, name: str, password: str | None = None) -> PrivateKey:
     """Reads a private key in PEM: PKCS #8 and openssl's older forms, plain or encrypted, and cosign's. Raises
     InvalidInput for anything else, for a password that is missing or wrong, and for a key of which nobody takes
     signatures."""
@@ -179,10 +179,10 @@ def read_signing_key(data: bytes, name: str, password: str | None = None) -> Sig
         if not of_cosign and b"ENCRYPTED" in data:
             raise _wrong_password(name) from error
         raise InvalidInput(f"{name}: this private key can't be read", hint=_HOW_TO_MAKE) from error
-    return SigningKey(_public(key.public_key(), name), key)
+    return PrivateKey(_public(key.public_key(), name), key)
 
 
-def read_signing_key_file(path: str, password: str | None = None) -> SigningKey:
+def read_signing_key_file(path: str, password: str | None = None) -> PrivateKey:
     """As `read_signing_key`; the password comes from the environment where none is given."""
     if password is None:
         password = os.environ.get(PASSWORD_VARIABLE)
@@ -200,7 +200,7 @@ def render_bundle(envelope: Envelope, hint: str) -> bytes:
     return _bundle(hint, "dsseEnvelope", body)
 
 
-def signature_of(sha256: str, key: SigningKey) -> bytes:
+def signature_of(sha256: str, key: PrivateKey) -> bytes:
     """Returns the bundle for a file with this SHA-256, in hex, as `cosign sign-blob --key` writes it. Raises
     InvalidInput for an Ed25519 key."""
     data = bytes.fromhex(sha256)

@@ -121,7 +121,7 @@ class Requirement(Struct, frozen=True, kw_only=True):
     unknown: str = ""
 
 
-class Verdict(Struct, frozen=True, kw_only=True):
+class PolicyVerdict(Struct, frozen=True, kw_only=True):
     """What a policy says of a destination and a source, before anything is looked at. `scope` names the rule. With a
     `minimum_age`, the image must have been known so long ago, by a verified time."""
 
@@ -136,9 +136,9 @@ class SignaturePolicy(Struct, frozen=True, kw_only=True, eq=False):
     """A policy that was read, with its keys. `path` is the file."""
 
     path: str
-    default: Verdict
-    rules: tuple[tuple[str, Verdict], ...] = ()
-    scopes: dict[str, dict[str, Verdict]] = msgspec.field(default_factory=dict)
+    default: PolicyVerdict
+    rules: tuple[tuple[str, PolicyVerdict], ...] = ()
+    scopes: dict[str, dict[str, PolicyVerdict]] = msgspec.field(default_factory=dict)
     """Those of policy.json, by transport."""
     revoked: frozenset[str] = frozenset()
     """Digests of images, and of certificates and public keys."""
@@ -149,7 +149,7 @@ class SignaturePolicy(Struct, frozen=True, kw_only=True, eq=False):
     def has_minimum_age(self) -> bool:
         return any(verdict.minimum_age for _, verdict in self.rules)
 
-    def verdict(self, source: Reference, destination: StoreName) -> Verdict:
+    def verdict(self, source: Reference, destination: StoreName) -> PolicyVerdict:
         """Our rules look at the destination; policy.json looks at the source, as skopeo does."""
         for pattern, verdict in self.rules:
             if _matches(str(destination), pattern):

@@ -30,7 +30,7 @@ from oci.signatures.artifacts import WRITE_ONE
 from oci.signatures.keyless import CertificateIdentity, KeylessSigner, TrustedRoot, read_trusted_root
 from oci.signatures.keys import read_key, read_key_file
 from oci.signatures.notation import read_trust_store
-from oci.signatures.policy import Condition, Identity, Need, Requirement, SignaturePolicy, Signer, Text, Verdict
+from oci.signatures.policy import Condition, Identity, Need, PolicyVerdict, Requirement, SignaturePolicy, Signer, Text
 from oci.signatures.proofs import this_type
 from oci.units import parse_duration
 
@@ -145,7 +145,7 @@ def _ours(path: str, body: Any) -> SignaturePolicy:
             ),
         )
 
-    def verdict(rule: Rule) -> Verdict:
+    def verdict(rule: Rule) -> PolicyVerdict:
         patterns = rule.signed_as
         identity = Identity(kind="patterns", patterns=patterns) if patterns else Identity(kind="matchRepository")
         signed = signers(rule.keys, rule.keyless, rule.notation)
@@ -159,7 +159,7 @@ def _ours(path: str, body: Any) -> SignaturePolicy:
             )
             for item in rule.attestations
         ]
-        return Verdict(
+        return PolicyVerdict(
             scope=f"to {rule.to}",
             accept=rule.accept,
             reject=rule.reject,
@@ -172,7 +172,7 @@ def _ours(path: str, body: Any) -> SignaturePolicy:
     keyless = any(rule.keyless or any(item.keyless for item in rule.attestations) for rule in document.rules)
     return SignaturePolicy(
         path=path,
-        default=Verdict(scope="default", accept=accepts, reject=not accepts),
+        default=PolicyVerdict(scope="default", accept=accepts, reject=not accepts),
         rules=rules,
         revoked=frozenset(document.revoked),
         trust=(root(),) if keyless else (),
@@ -199,13 +199,13 @@ def _containers(path: str, body: Any) -> SignaturePolicy:
     )
 
 
-def _verdict(scope: str, entry: Any) -> Verdict:
+def _verdict(scope: str, entry: Any) -> PolicyVerdict:
     if not isinstance(entry, list) or not entry:
         raise InvalidInput(f"{scope}: expected a list of requirements that isn't empty")
     kinds = [item["type"] for item in entry]
     requirements = tuple(_required(scope, item) for item in entry if item["type"] != "insecureAcceptAnything")
     accepts = all(kind == "insecureAcceptAnything" for kind in kinds)
-    return Verdict(scope=scope, accept=accepts, reject="reject" in kinds, requirements=requirements)
+    return PolicyVerdict(scope=scope, accept=accepts, reject="reject" in kinds, requirements=requirements)
 
 
 def _required(scope: str, entry: dict[str, Any]) -> Requirement:

@@ -28,7 +28,7 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPS
 from prefect.logging import get_logger, get_run_logger
 
 from oci.meter import Receipt
-from oci.registry.http.pace import Bucket
+from oci.registry.http.pace import TokenBucket
 from oci.relocation.transfer import FAILED
 
 T = TypeVar("T")
@@ -73,11 +73,11 @@ class ShardQueue:
 
     async def __aenter__(self) -> Self:
         self._client = await get_client().__aenter__()
-        Bucket.lend(self, 1 - self.part)
+        TokenBucket.lend(self, 1 - self.part)
         return self
 
     async def __aexit__(self, *exception: object) -> None:
-        Bucket.lend(self, 0)
+        TokenBucket.lend(self, 0)
         await self._client.__aexit__(*exception)
 
     async def put(self, text: str) -> None:

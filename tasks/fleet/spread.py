@@ -21,7 +21,7 @@ from uuid import UUID, uuid4
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
-from oci.registry.http.pace import Bucket
+from oci.registry.http.pace import TokenBucket
 from oci.units import counted
 from tasks.fleet.dispatch import Fleet, Job, JobEnd, find_deployment, recent_start, refusal, run_on_fleet
 from tasks.fleet.queue import BEGUN, Do, Feed, ShardQueue, Unit, fewer_logs
@@ -42,7 +42,7 @@ _SHARDS = 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class HelperDecision:
     """How many helpers are started, and why not more or fewer. `pace` is what this run does in a second."""
 
     helpers: int = 0
@@ -52,7 +52,7 @@ class Decision:
 
 def decide(
     *, elapsed: float, progress: float, remaining: float, start: float, most: int, busy: float = 0.0
-) -> Decision:
+) -> HelperDecision:
     """Counts how many helpers, at most `most`, each save some seconds, when this run goes on at its pace and each
     helper has the same. What was done in `elapsed` seconds, `progress`, and what is not begun, `remaining`, are in one
     unit, whatever it is. Helpers took `start` seconds lately from being sent to their first line. What is begun takes
@@ -61,10 +61,10 @@ def decide(
     Alone, the rest takes L seconds. N helpers that start after S seconds leave S + (L - S) / (N + 1), and nothing ends
     before what is begun."""
     if most < 1:
-        return Decision(reason="done by this run alone: no helper is allowed")
+        return HelperDecision(reason="done by this run alone: no helper is allowed")
     pace = progress / elapsed if elapsed >= _FIRST_LOOK else 0.0
     if pace <= 0:
-        return Decision(reason="done by this run alone: it ended before its pace was known")
+        return HelperDecision(reason="done by this run alone: it ended before its pace was known")
     alone = remaining / pace
 
     def lasts(helpers: int) -> float:
@@ -76,9 +76,9 @@ def decide(
     measured = f"{alone:.0f} s of work were left at its pace, and a helper starts in {start:.0f} s"
     if not helpers:
         begun = f"; what was begun takes {busy:.0f} s" if busy > start else ""
-        return Decision(reason=f"done by this run alone: {measured}{begun}", pace=pace)
+        return HelperDecision(reason=f"done by this run alone: {measured}{begun}", pace=pace)
     reason = f"shared with {counted(helpers, 'helper')}: {measured}, so that about {lasts(helpers):.0f} s were expected"
-    return Decision(helpers=helpers, reason=reason, pace=pace)
+    return HelperDecision(helpers=helpers, reason=reason, pace=pace)
 
 
 class Work(Protocol[Unit]):
@@ -119,7 +119,7 @@ class Spread(Feed[Unit]):
 
     def __init__(self, name: str, work: Work[Unit], fleet: Fleet) -> None:
         super().__init__()
-        self.decision = Decision(reason="")
+        self.decision = HelperDecision(reason="")
         self._name = name
         self._shared = work
         self._fleet = fleet
@@ -169,7 +169,7 @@ class Spread(Feed[Unit]):
         if self.decision.helpers and not queue.helpers:
             self._go_on_alone("no worker took a shard")
         if not self.decision.reason:
-            self.decision = Decision(reason="done by this run alone: it ended before a helper could begin")
+            self.decision = HelperDecision(reason="done by this run alone: it ended before a helper could begin")
 
     def offer(self, units: Sequence[Unit], share: float) -> None:
         """Gives helpers something to do before all units are there; `share` of them were found by now, over 0 and up
@@ -199,7 +199,7 @@ class Spread(Feed[Unit]):
     def _go_on_alone(self, problem: str) -> None:
         """Says so in the log, and in what the report says of the decision."""
         decided = f"{self.decision.reason}; " if self.decision.reason else ""
-        self.decision = Decision(reason=f"{decided}done by this run alone: {problem}")
+        self.decision = HelperDecision(reason=f"{decided}done by this run alone: {problem}")
         get_run_logger().warning("%s", self.decision.reason)
 
     async def _next_shard(self) -> tuple[int, list[Unit]] | None:
@@ -228,7 +228,7 @@ class Spread(Feed[Unit]):
         if not await self._is_worth(start):
             return
         get_run_logger().info("%s", self.decision.reason)
-        queue.part = Bucket.part() / (1 + self.decision.helpers)
+        queue.part = TokenBucket.part() / (1 + self.decision.helpers)
         queue.grows = not self._whole.is_set()
         if queue.grows:
             self._cutting = True
@@ -261,7 +261,7 @@ class Spread(Feed[Unit]):
                     again=lambda: not (self._whole.is_set() and self._settled.issuperset(self._shards)),
                     on_end=ended,
                     # While so many may be at work, this run keeps to what it has of each rate.
-                    on_count=lambda helpers: Bucket.lend(queue, helpers * queue.part),
+                    on_count=lambda helpers: TokenBucket.lend(queue, helpers * queue.part),
                     is_over=lambda: self._over,
                 )
                 group.create_task(sent)
@@ -274,7 +274,9 @@ class Spread(Feed[Unit]):
             share = 1.0 if is_whole else self._share_found
             most = min(self._fleet.helpers, round(len(waiting) / share) - 1)
             if self._fleet.always and most > 0:
-                self.decision = Decision(helpers=most, reason=f"shared with {counted(most, 'helper')}, as asked for")
+                self.decision = HelperDecision(
+                    helpers=most, reason=f"shared with {counted(most, 'helper')}, as asked for"
+                )
                 return True
             if most < 1 and is_whole:
                 return False

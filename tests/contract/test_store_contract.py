@@ -15,7 +15,7 @@ import pytest
 from oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor
 from oci.digest import Digest, digest_of, verified
 from oci.errors import CancelToken, IntegrityError, NotFound, Refused, StoreError
-from oci.layout.store import Layout
+from oci.layout.store import LayoutStore
 from oci.manifest import Manifest, parse_manifest
 from oci.meter import Meter
 from oci.reference import LayoutFolder, Repository
@@ -67,7 +67,9 @@ def store(
 ) -> Iterator[Destination]:
     """An empty repository of each kind."""
     if request.param == "layout":
-        yield Layout(LayoutFolder(str(tmp_path / "layout")), side="destination", meter=Meter(), cancel=CancelToken())
+        yield LayoutStore(
+            LayoutFolder(str(tmp_path / "layout")), side="destination", meter=Meter(), cancel=CancelToken()
+        )
         return
     with Registries(
         side="destination",

@@ -43,7 +43,7 @@ from oci.bundle.tagnames import KEEP_ALIVE_SUFFIX
 from oci.errors import InvalidInput
 from oci.mirror.reader import make_config
 from oci.registry.options import RegistryOptions
-from oci.relocation.run import Verify
+from oci.relocation.driver import Verify
 from oci.relocation.shards import part_of
 from tasks.fleet.dispatch import Fleet, Job, JobEnd, run_on_fleet
 from tasks.fleet.queue import NO_WORK, ShardQueue

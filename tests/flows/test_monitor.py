@@ -11,8 +11,8 @@ from flows.cli.copy import run_as_flow
 from flows.parameters.relocate import TarballOptions
 from oci.archive.options import ExportOptions
 from oci.registry.credentials.credential import Credential, Credentials, Fixed
+from oci.relocation.driver import Verify
 from oci.relocation.request import RelocationRequest
-from oci.relocation.run import Verify
 from oci.relocation.session import Access
 from tests.flows.cargo import push_image
 from tests.servers.docker_registry import DockerRegistry
@@ -67,7 +67,7 @@ import sys
 from flows.cli.copy import run_as_flow
 from oci.registry.credentials.credential import Credentials
 from oci.relocation.request import RelocationRequest
-from oci.relocation.run import Verify
+from oci.relocation.driver import Verify
 from oci.relocation.session import Access
 
 anonymous = Access(credentials=Credentials([]))

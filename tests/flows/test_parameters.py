@@ -27,8 +27,8 @@ from oci.errors import InvalidInput
 from oci.options import Options, leaves_of
 from oci.registry.http.origin import named_hosts
 from oci.registry.options import RegistryOptions
+from oci.relocation.driver import Verify
 from oci.relocation.request import RelocationRequest
-from oci.relocation.run import Verify
 from tasks.fleet.queue import ShardQueue
 from tasks.run import _references
 

@@ -24,8 +24,8 @@ from flows.parameters.relocate import SourceKind, TarballOptions
 from oci.errors import Incomplete, InvalidInput, NotSigned
 from oci.mirror.config import MirrorsConfig
 from oci.receipts.check import LOST_IMAGE, LOST_TAG
+from oci.relocation.driver import Verify
 from oci.relocation.request import CopyOptions, ReceiptOptions
-from oci.relocation.run import Verify
 from tasks.blocks import SigningKey
 from tasks.fleet.queue import ShardQueue
 from tasks.run import DRIFT

@@ -20,8 +20,8 @@ from flows import RelocateParameters, RelocationIncomplete, RelocationReport, re
 from flows.parameters.relocate import SourceKind
 from oci.errors import InvalidInput, NotFound, NotTrusted, StoreError
 from oci.registry.options import RegistryOptions
+from oci.relocation.driver import Verify
 from oci.relocation.request import CopyOptions
-from oci.relocation.run import Verify
 from tasks.artifacts.report import REFUSED, artifact_key
 from tasks.blocks import RegistryCredentials
 from tests.flows.cargo import Image, delete_blob, push_image, write_lock

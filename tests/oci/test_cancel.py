@@ -9,7 +9,7 @@ from unittest.mock import patch
 import pytest
 
 from oci.errors import Cancelled, CancelToken
-from oci.layout.store import Layout
+from oci.layout.store import LayoutStore
 from oci.reference import LayoutFolder
 from oci.relocation.session import Session
 from oci.relocation.verify import verify_names
@@ -67,14 +67,14 @@ def test_a_search_for_attachments_ends_with_it(tmp_path: Path, artifacts: str, m
             failed=lambda subject, error: pytest.fail(f"{subject}: {error}"),
             noted=lambda store, text: pytest.fail(f"{store}: {text}"),
         )
-        with patch.object(Layout, method, cancelled), pytest.raises(Cancelled):
+        with patch.object(LayoutStore, method, cancelled), pytest.raises(Cancelled):
             attachments.of(session.source(name), [digest(number) for number in range(images)])
 
 
 def test_a_verification_ends_with_it(tmp_path: Path) -> None:
     with (
         Session(source=anonymous(), destination=anonymous()) as session,
-        patch.object(Layout, "head_manifest", cancelled),
+        patch.object(LayoutStore, "head_manifest", cancelled),
         pytest.raises(Cancelled),
     ):
         verify_names(session, LayoutFolder(str(tmp_path)), ["latest"])

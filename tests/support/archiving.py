@@ -11,9 +11,9 @@ from oci.export.export import ArchiveReport, write_archive
 from oci.export.plan import ArchivePlan
 from oci.export.planner import plan_archive
 from oci.reference import ArchiveName
+from oci.relocation.driver import Relocation, RelocationResult
 from oci.relocation.planner import make_plan
 from oci.relocation.request import RelocationRequest
-from oci.relocation.run import Relocation, RelocationResult
 from oci.relocation.session import Session
 from tests.support.relocating import anonymous
 

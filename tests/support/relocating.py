@@ -9,8 +9,8 @@ from typing import Any
 from oci.meter import Meter
 from oci.registry.credentials.credential import Credentials
 from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
+from oci.relocation.driver import Relocation, RelocationResult
 from oci.relocation.request import RelocationRequest
-from oci.relocation.run import Relocation, RelocationResult
 from oci.relocation.session import Access, Session
 
 

@@ -91,7 +91,7 @@ async def push(
     monkeypatch: pytest.MonkeyPatch, core: FakeCore, plan: Plan, images: list[str]
 ) -> tuple[RelocationRun, Exception | None]:
     """Runs the task in a flow of its own and gives what it left in the relocation, and what it raised."""
-    monkeypatch.setattr("oci.relocation.run.transfer_image", core.transfer_image)
+    monkeypatch.setattr("oci.relocation.driver.transfer_image", core.transfer_image)
     task = push_to_target_registry.with_options(retry_delay_seconds=0.01, retry_jitter_factor=0.0)
     raised: list[Exception] = []
 

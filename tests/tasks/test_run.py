@@ -10,8 +10,8 @@ import tasks.run
 from oci.errors import Cancelled, Incomplete, InvalidInput, TransshipError, Unavailable
 from oci.registry.credentials.credential import Credentials
 from oci.registry.options import DEFAULT_CONCURRENCY
+from oci.relocation.driver import Relocation
 from oci.relocation.request import RelocationRequest
-from oci.relocation.run import Relocation
 from oci.relocation.session import Access
 from oci.relocation.transfer import PRESENT, ImageOutcome
 from tasks.relocate import RelocationRun, Resolution

@@ -19,7 +19,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from tasks.fleet import queue as queue_module
 from tasks.fleet.dispatch import Fleet
 from tasks.fleet.queue import ShardQueue, Taker
-from tasks.fleet.spread import Decision, Spread, decide
+from tasks.fleet.spread import HelperDecision, Spread, decide
 from tests.faults.proxy import Fault, FaultProxy
 from tests.support.api_link import ApiLink
 from tests.support.flow_runs import with_client
@@ -35,7 +35,7 @@ def decided(
     start: float = 8,
     most: int = 8,
     busy: float = 0,
-) -> Decision:
+) -> HelperDecision:
     return decide(elapsed=elapsed, progress=progress, remaining=remaining, start=start, most=most, busy=busy)
 
 
@@ -320,7 +320,7 @@ def test_a_run_that_gets_no_helper_does_all_by_itself_and_says_why(
     port = int(prefect.api.rpartition(":")[2].partition("/")[0])
 
     @flow
-    async def run() -> Decision:
+    async def run() -> HelperDecision:
         spread = Spread("numbers", numbers, Fleet(deployment=unstaffed, helpers=2, always=True))
 
         async def tried() -> bool:
@@ -369,7 +369,7 @@ def test_a_helper_begins_before_all_units_are_there(prefect: PrefectServer, unst
     numbers = Helped()
 
     @flow
-    async def run() -> Decision:
+    async def run() -> HelperDecision:
         spread = Spread("numbers", numbers, Fleet(deployment=unstaffed, helpers=1, always=True))
 
         def has_done(wanted: Sequence[int]) -> Any:

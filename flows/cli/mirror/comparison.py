@@ -20,7 +20,7 @@ from oci.mirror.config import Mirror
 from oci.mirror.execute import MirrorPlan, PlannedItem, plan_mirror
 from oci.mirror.results import EXTRA, MirrorReport, drift_of
 from oci.mirror.run import SIDE_BY_SIDE
-from oci.mirror.selection import Verdict, expanded, explain
+from oci.mirror.selection import TagVerdict, expanded, explain
 from oci.relocation.session import Session
 from oci.units import counted, show_size
 
@@ -41,7 +41,7 @@ def plan(invocation: Invocation, /, **flags: Any) -> None:
     invocation.output.check_columns(_IMAGES, _REQUESTS, *([_WHY] if flags["why"] else []))
     mirrors = Mirrors.asked_for(invocation, flags, audit=flags["audit"])
     plans: list[MirrorPlan] = []
-    why: dict[str, list[Verdict]] = {}
+    why: dict[str, list[TagVerdict]] = {}
     failures: list[TransshipError] = []
     for session, comparison in _compared(mirrors, failures):
         if comparison.uncompared:
@@ -86,7 +86,7 @@ def plan(invocation: Invocation, /, **flags: Any) -> None:
         )
 
 
-def _verdicts(mirrors: Mirrors, name: str, source: Comparison | TooFewTags, named: Collection[str]) -> list[Verdict]:
+def _verdicts(mirrors: Mirrors, name: str, source: Comparison | TooFewTags, named: Collection[str]) -> list[TagVerdict]:
     """Of all tags of the source, or of those that are named where it wasn't listed."""
     mirror = mirrors.config.mirror(name.partition("/")[0])
     if mirror.source.bundle or mirror.source.lock:

@@ -77,11 +77,11 @@ _FORGETTING = 1.0001
 """By how much the quickest answer counts less with each that follows: networks change."""
 
 
-class Bucket:
+class TokenBucket:
     """What a person allows one registry, or all of them together, in a second. All sessions of this process with that
     limit share it: a registry counts what comes from here, however many runs that is."""
 
-    _shared: ClassVar[WeakValueDictionary[tuple[str, float], Bucket]] = WeakValueDictionary()
+    _shared: ClassVar[WeakValueDictionary[tuple[str, float], TokenBucket]] = WeakValueDictionary()
     _lent: ClassVar[WeakKeyDictionary[object, float]] = WeakKeyDictionary()
     _sharing = threading.Lock()
 
@@ -91,7 +91,7 @@ class Bucket:
         self._full_at = 0.0
 
     @classmethod
-    def of(cls, name: str, rate: float) -> Bucket:
+    def of(cls, name: str, rate: float) -> TokenBucket:
         """Returns the bucket that all callers with this name and rate share. The name is a kind of amount and a
         registry (`requests ghcr.io:443`); the rate is per second, 0 for no limit."""
         with cls._sharing:
@@ -375,14 +375,14 @@ class Bandwidth:
     def __init__(self, rates: Sequence[Callable[[str], tuple[str, int]]], cancel: CancelToken) -> None:
         self._rates = rates
         self._cancel = cancel
-        self._buckets: dict[tuple[str, int], Bucket] = {}
+        self._buckets: dict[tuple[str, int], TokenBucket] = {}
 
     def take(self, count: int, registries: Iterable[str]) -> None:
         """Waits until so many bytes may follow those before, by the slowest bucket. Raises Cancelled."""
         chosen = {bucket for registry in registries for bucket in (of(registry) for of in self._rates) if bucket[1]}
         waits = []
         for name, rate in chosen:
-            bucket = self._buckets.setdefault((name, rate), Bucket.of(f"bytes {name}", rate))
-            waits.append(bucket.take(count) + count / (rate * Bucket.part()))
+            bucket = self._buckets.setdefault((name, rate), TokenBucket.of(f"bytes {name}", rate))
+            waits.append(bucket.take(count) + count / (rate * TokenBucket.part()))
         if waits:
             self._cancel.wait(max(waits))

@@ -23,14 +23,14 @@ from oci.meter import Meter
 from oci.reference import Repository
 from oci.registry.auth import REFUSALS, Authenticator
 from oci.registry.credentials.credential import Credentials
-from oci.registry.endpoints import BASE, Kind, Request, Scope, Target
+from oci.registry.endpoints import BASE, Kind, Request, RequestTarget, Scope
 from oci.registry.http.address_policy import AddressPolicy, is_loopback
 from oci.registry.http.answer import SHORT, Answer, OpenAnswer
 from oci.registry.http.body import Response, WireError
 from oci.registry.http.connections import Connections
 from oci.registry.http.errors import ERROR_LIMIT, Peer, shown, shown_fields, without_login
 from oci.registry.http.origin import Origin, origin_of, split_url
-from oci.registry.http.pace import Attempts, Bucket, Pace, is_slow_down
+from oci.registry.http.pace import Attempts, Pace, TokenBucket, is_slow_down
 from oci.registry.options import RegistryOptions
 from oci.registry.profiles import Learned
 from oci.registry.state import State
@@ -83,7 +83,7 @@ class Transport(Peer):
         self.pace = Pace(
             ceiling=settings.concurrency, meter=meter, cancel=cancel, caps=learned.profile.caps, learned=learned.rates
         )
-        self._allowed = Bucket.of(f"requests {origin_of(registry).authority}", settings.requests_per_second)
+        self._allowed = TokenBucket.of(f"requests {origin_of(registry).authority}", settings.requests_per_second)
         self.login = Authenticator(self, credentials)
         self._connections = Connections(self, self.policy)
         cancel.on_cancel(self._connections.cut)
@@ -109,7 +109,7 @@ class Transport(Peer):
         """Sends and gives the answer while its body is still to come; retried only until then."""
         return self._retried(request, lambda: self._attempt(request))
 
-    def resolve(self, location: str, base: str, subject: str = "", pointer: str = "a Location header") -> Target:
+    def resolve(self, location: str, base: str, subject: str = "", pointer: str = "a Location header") -> RequestTarget:
         """The target of a Location, or of an address that a descriptor gives (image-spec, `urls`), judged by the
         address policy; `subject` is for its errors."""
         try:
@@ -204,7 +204,7 @@ class Transport(Peer):
             return response.headers
         return {}
 
-    def realm(self, realm: str) -> Target:
+    def realm(self, realm: str) -> RequestTarget:
         """The target of a realm, which is absolute, or a path of the registry's own."""
         is_path = realm.startswith("/") and not realm.startswith("//")
         return self._judged(realm, f"{self._origin}/" if is_path else "", "the token realm")
@@ -300,14 +300,14 @@ class Transport(Peer):
             return spoken or isinstance(cause, ConnectionError | ssl.SSLError)
         return spoken and self._connections.proxy_for(self._origin) is None
 
-    def _judged(self, location: str, base: str, pointer: str) -> Target:
+    def _judged(self, location: str, base: str, pointer: str) -> RequestTarget:
         """The target that `location` names, relative to `base`, once the address policy agrees. A target on the
         registry's own origin needs no judgement: it was connected to. Behind a proxy that ends TLS a registry often
         names itself with http: that isn't followed, TLS is kept. One that speaks no TLS may name itself with https."""
         own_prefix = f"{self._origin}/"
         path = location.removeprefix(own_prefix[:-1])
         if base.startswith(own_prefix) and path.startswith("/") and _ORDINARY.fullmatch(path):
-            return Target(path, self._origin)
+            return RequestTarget(path, self._origin)
         try:
             origin, path = split_url(urljoin(base, location))
         except (InvalidReference, ValueError) as error:
@@ -315,7 +315,7 @@ class Transport(Peer):
         if origin == origin_of(self.registry, origin.scheme):
             origin = self._origin
         self.policy.check(origin, pointer)
-        return Target(path, origin)
+        return RequestTarget(path, origin)
 
     def _check(self, answer: OpenAnswer, request: Request, sent: str) -> None:
         """Raises the error that an unexpected status means, and RateLimited where the quota has to be spared."""
@@ -335,7 +335,7 @@ class Transport(Peer):
         origin, path = split_url(url)
         request = Request(
             kind=Kind(method, "token", "", "logging in", _FROM_TOKEN_SERVICES),
-            target=Target(path, origin),
+            target=RequestTarget(path, origin),
             headers={**headers, **({"Content-Type": "application/x-www-form-urlencoded"} if form else {})},
             body=urlencode(form).encode() if form else b"",
             stays=True,
@@ -361,13 +361,13 @@ class Remote:
         self.name = name
         self.learned = transport.learned
 
-    def request(self, kind: Kind, target: Target, subject: str = "", **more: Any) -> Request:
+    def request(self, kind: Kind, target: RequestTarget, subject: str = "", **more: Any) -> Request:
         """A kind with a plain way isn't repeated after a failure: the plain way is, if that fails too."""
         scopes = more.pop("scopes", None) or (Scope(self.name.path, kind.actions, kind.apart),)
         retry = more.pop("retry", not kind.plain_way)
         return Request(kind=kind, target=target, scopes=scopes, subject=subject or str(self.name), retry=retry, **more)
 
-    def send(self, kind: Kind, target: Target, subject: str = "", **more: Any) -> Answer:
+    def send(self, kind: Kind, target: RequestTarget, subject: str = "", **more: Any) -> Answer:
         return self.transport.send(self.request(kind, target, subject, **more))
 
     def check_answered(self, error: StoreError) -> None:

@@ -15,9 +15,9 @@ from oci.export.export import ArchiveReport, begin_archive, finish_archive, writ
 from oci.export.planner import plan_archive, plan_resumed
 from oci.meter import Meter
 from oci.registry.credentials.credential import Credentials
+from oci.relocation.driver import Relocation
 from oci.relocation.planner import make_plan
 from oci.relocation.request import RelocationRequest
-from oci.relocation.run import Relocation
 from oci.relocation.session import Access, Session
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.seaweedfs import BUCKET, SeaweedFS

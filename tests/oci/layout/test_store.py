@@ -33,7 +33,7 @@ from oci.errors import (
     Refused,
     Unavailable,
 )
-from oci.layout.store import ABANDONED_AFTER, Layout
+from oci.layout.store import ABANDONED_AFTER, LayoutStore
 from oci.manifest import parse_manifest
 from oci.meter import Meter
 from oci.reference import LayoutFolder
@@ -47,11 +47,13 @@ ROOT = Path(__file__).parents[3]
 REF_NAME = "org.opencontainers.image.ref.name"
 
 
-def open_layout(path: Path, *, cancel: CancelToken | None = None, meter: Meter | None = None) -> Layout:
-    return Layout(LayoutFolder(str(path)), side="destination", meter=meter or Meter(), cancel=cancel or CancelToken())
+def open_layout(path: Path, *, cancel: CancelToken | None = None, meter: Meter | None = None) -> LayoutStore:
+    return LayoutStore(
+        LayoutFolder(str(path)), side="destination", meter=meter or Meter(), cancel=cancel or CancelToken()
+    )
 
 
-def put(layout: Layout, one: Content, *tags: str) -> Digest:
+def put(layout: LayoutStore, one: Content, *tags: str) -> Digest:
     for part in one.everything():
         for blob in part.blobs:
             layout.put_blob(described(blob.data), reader_of(blob.data))
@@ -83,11 +85,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def layout(folder: Path) -> Layout:
+def layout(folder: Path) -> LayoutStore:
     return open_layout(folder)
 
 
-def test_what_was_written_is_read_back_by_tag_and_by_digest(layout: Layout) -> None:
+def test_what_was_written_is_read_back_by_tag_and_by_digest(layout: LayoutStore) -> None:
     image = content.image(1)
     digest = put(layout, image, "1.0")
 
@@ -98,7 +100,7 @@ def test_what_was_written_is_read_back_by_tag_and_by_digest(layout: Layout) -> N
         assert b"".join(layout.read_blob(described(blob.data))) == blob.data
 
 
-def test_the_first_write_makes_the_files_of_a_layout(layout: Layout, folder: Path) -> None:
+def test_the_first_write_makes_the_files_of_a_layout(layout: LayoutStore, folder: Path) -> None:
     put(layout, content.image(1), "1.0")
 
     assert json.loads((folder / "oci-layout").read_text()) == {"imageLayoutVersion": "1.0.0"}
@@ -106,7 +108,7 @@ def test_the_first_write_makes_the_files_of_a_layout(layout: Layout, folder: Pat
     assert (index["schemaVersion"], index["mediaType"]) == (2, OCI_INDEX)
 
 
-def test_a_manifest_without_tag_is_found_by_digest_and_not_listed(layout: Layout, folder: Path) -> None:
+def test_a_manifest_without_tag_is_found_by_digest_and_not_listed(layout: LayoutStore, folder: Path) -> None:
     image = content.image(1, docker=True)
     digest = put(layout, image)
 
@@ -114,7 +116,7 @@ def test_a_manifest_without_tag_is_found_by_digest_and_not_listed(layout: Layout
     assert layout.head_manifest(digest) == Descriptor(image.media_type, digest, len(image.raw))
 
 
-def test_reading_a_folder_that_is_no_layout_says_what_is_expected(layout: Layout, folder: Path) -> None:
+def test_reading_a_folder_that_is_no_layout_says_what_is_expected(layout: LayoutStore, folder: Path) -> None:
     for read in (lambda: layout.get_manifest("1.0"), layout.tags):
         with pytest.raises(NotFound, match=r"this is no image layout.*oci-layout and index.json") as caught:
             read()
@@ -126,7 +128,7 @@ def test_reading_a_folder_that_is_no_layout_says_what_is_expected(layout: Layout
     assert not folder.exists()
 
 
-def test_a_layout_without_its_marker_file_is_no_layout(layout: Layout, folder: Path) -> None:
+def test_a_layout_without_its_marker_file_is_no_layout(layout: LayoutStore, folder: Path) -> None:
     put(layout, content.image(1), "1.0")
     (folder / "oci-layout").unlink()
 
@@ -145,7 +147,7 @@ def test_a_layout_of_another_version_is_refused(folder: Path) -> None:
         put(open_layout(folder), content.image(1), "1.0")
 
 
-def test_moving_a_tag_replaces_its_entry(layout: Layout, folder: Path) -> None:
+def test_moving_a_tag_replaces_its_entry(layout: LayoutStore, folder: Path) -> None:
     put(layout, content.image(1), "1.0", "stable")
     second = put(layout, content.image(2), "stable")
 
@@ -154,7 +156,7 @@ def test_moving_a_tag_replaces_its_entry(layout: Layout, folder: Path) -> None:
     assert len(listed(folder)) == 2
 
 
-def test_several_tags_on_one_digest_are_several_entries(layout: Layout, folder: Path) -> None:
+def test_several_tags_on_one_digest_are_several_entries(layout: LayoutStore, folder: Path) -> None:
     digest = put(layout, content.image(1), "b", "a")
 
     assert [(entry["annotations"][REF_NAME], entry["digest"]) for entry in listed(folder)] == [
@@ -178,7 +180,7 @@ def test_the_same_content_gives_the_same_index_in_whatever_order_it_came(tmp_pat
     assert len(seen) == 1
 
 
-def test_writing_what_is_there_changes_and_reads_nothing(layout: Layout, folder: Path) -> None:
+def test_writing_what_is_there_changes_and_reads_nothing(layout: LayoutStore, folder: Path) -> None:
     image = content.image(1)
     put(layout, image, "1.0")
     before = (folder / "index.json").stat()
@@ -198,7 +200,7 @@ def test_writing_what_is_there_changes_and_reads_nothing(layout: Layout, folder:
     assert (receipt.blobs_skipped, receipt.bytes_skipped, receipt.bytes_written) == (1, blob.size, 0)
 
 
-def test_bytes_are_counted(layout: Layout, folder: Path) -> None:
+def test_bytes_are_counted(layout: LayoutStore, folder: Path) -> None:
     meter = Meter()
     data = random.Random(1).randbytes(3 << 20)
     counted = open_layout(folder, meter=meter)
@@ -213,7 +215,7 @@ def test_bytes_are_counted(layout: Layout, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("offset", "length"), [(0, 10), (5, None), (5, 3), (2_000_000, None), (3_000_000, None), (2_999_999, 100)]
 )
-def test_ranges_are_read(layout: Layout, offset: int, length: int | None) -> None:
+def test_ranges_are_read(layout: LayoutStore, offset: int, length: int | None) -> None:
     data = random.Random(2).randbytes(3_000_000)
     layout.put_blob(described(data), reader_of(data))
 
@@ -221,7 +223,7 @@ def test_ranges_are_read(layout: Layout, offset: int, length: int | None) -> Non
     assert b"".join(layout.read_blob(described(data), offset, length)) == data[offset:end]
 
 
-def test_a_whole_blob_is_verified_when_read(layout: Layout, folder: Path) -> None:
+def test_a_whole_blob_is_verified_when_read(layout: LayoutStore, folder: Path) -> None:
     data = bytes(3 << 20)
     layout.put_blob(described(data), reader_of(data))
     with blob_file(folder, digest_of(data)).open("r+b") as file:
@@ -234,7 +236,9 @@ def test_a_whole_blob_is_verified_when_read(layout: Layout, folder: Path) -> Non
 
 
 @pytest.mark.parametrize("change", [b"", b"longer"])
-def test_a_blob_of_another_length_is_never_served_not_even_in_part(layout: Layout, folder: Path, change: bytes) -> None:
+def test_a_blob_of_another_length_is_never_served_not_even_in_part(
+    layout: LayoutStore, folder: Path, change: bytes
+) -> None:
     layout.put_blob(described(b"blob"), reader_of(b"blob"))
     blob_file(folder, digest_of(b"blob")).write_bytes(change)
 
@@ -242,7 +246,7 @@ def test_a_blob_of_another_length_is_never_served_not_even_in_part(layout: Layou
         list(layout.read_blob(described(b"blob"), 1))
 
 
-def test_a_blob_that_is_not_the_promised_one_never_gets_its_name(layout: Layout, folder: Path) -> None:
+def test_a_blob_that_is_not_the_promised_one_never_gets_its_name(layout: LayoutStore, folder: Path) -> None:
     for data in (b"wrong", b"longer than promised", b""):
         with pytest.raises(IntegrityError):
             layout.put_blob(described(b"right"), reader_of(data))
@@ -250,7 +254,7 @@ def test_a_blob_that_is_not_the_promised_one_never_gets_its_name(layout: Layout,
     assert os.listdir(folder / "blobs" / "sha256") == []
 
 
-def test_a_blob_of_the_wrong_size_is_written_again(layout: Layout, folder: Path) -> None:
+def test_a_blob_of_the_wrong_size_is_written_again(layout: LayoutStore, folder: Path) -> None:
     layout.put_blob(described(b"right"), reader_of(b"right"))
     blob_file(folder, digest_of(b"right")).write_bytes(b"r")
 
@@ -259,7 +263,7 @@ def test_a_blob_of_the_wrong_size_is_written_again(layout: Layout, folder: Path)
 
 
 @pytest.mark.parametrize("tag", ["", "1.0"])
-def test_a_spoilt_manifest_counts_as_absent_and_is_mended(layout: Layout, folder: Path, tag: str) -> None:
+def test_a_spoilt_manifest_counts_as_absent_and_is_mended(layout: LayoutStore, folder: Path, tag: str) -> None:
     image = content.image(1)
     digest = put(layout, image, tag)
     blob_file(folder, digest).write_bytes(image.raw + b" ")
@@ -271,7 +275,7 @@ def test_a_spoilt_manifest_counts_as_absent_and_is_mended(layout: Layout, folder
     assert layout.get_manifest(tag or digest).raw == image.raw
 
 
-def test_a_manifest_is_refused_while_something_it_lists_is_missing(layout: Layout, folder: Path) -> None:
+def test_a_manifest_is_refused_while_something_it_lists_is_missing(layout: LayoutStore, folder: Path) -> None:
     image = content.image(1)
     with pytest.raises(Refused, match="isn't there") as caught:
         layout.put_manifest(parse_manifest(image.raw), "1.0")
@@ -279,7 +283,7 @@ def test_a_manifest_is_refused_while_something_it_lists_is_missing(layout: Layou
     assert not folder.exists()
 
 
-def test_a_manifest_needs_no_non_distributable_layer(layout: Layout) -> None:
+def test_a_manifest_needs_no_non_distributable_layer(layout: LayoutStore) -> None:
     foreign = content.Blob(content.FOREIGN_LAYER, b"windows", ("https://example.com/layer",))
     image = content.image(1, layers=(content.layer(1, media_type=content.DOCKER_LAYER), foreign), docker=True)
     for blob in image.blobs:
@@ -290,7 +294,7 @@ def test_a_manifest_needs_no_non_distributable_layer(layout: Layout) -> None:
     assert layout.head_manifest("1.0") is not None
 
 
-def test_sha512_blobs_have_a_folder_of_their_own(layout: Layout, folder: Path) -> None:
+def test_sha512_blobs_have_a_folder_of_their_own(layout: LayoutStore, folder: Path) -> None:
     digest = Digest(f"sha512:{hashlib.sha512(b'data').hexdigest()}")
     layout.put_blob(Descriptor("", digest, 4), reader_of(b"data"))
 
@@ -325,7 +329,7 @@ def test_a_cancelled_read_stops(folder: Path) -> None:
         list(stream)
 
 
-def test_a_failing_source_is_reported_as_it_is_and_leaves_nothing(layout: Layout, folder: Path) -> None:
+def test_a_failing_source_is_reported_as_it_is_and_leaves_nothing(layout: LayoutStore, folder: Path) -> None:
     def read(offset: int) -> Iterator[bytes]:
         yield b"ab"
         raise NotFound("gone", side="source")
@@ -335,7 +339,7 @@ def test_a_failing_source_is_reported_as_it_is_and_leaves_nothing(layout: Layout
     assert os.listdir(folder / "blobs" / "sha256") == []
 
 
-def test_partial_files_of_dead_writers_are_swept_once_they_are_old(layout: Layout, folder: Path) -> None:
+def test_partial_files_of_dead_writers_are_swept_once_they_are_old(layout: LayoutStore, folder: Path) -> None:
     blobs = folder / "blobs" / "sha256"
     blobs.mkdir(parents=True)
     old, young = (blobs / f".{'a' * 64}.{number * 16}.partial" for number in "01")
@@ -355,7 +359,7 @@ def test_partial_files_of_dead_writers_are_swept_once_they_are_old(layout: Layou
 
 
 def test_a_full_disk_is_said_to_be_full_and_leaves_nothing(
-    layout: Layout, folder: Path, monkeypatch: pytest.MonkeyPatch
+    layout: LayoutStore, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layout.put_blob(described(b"kept"), reader_of(b"kept"))
 
@@ -393,7 +397,9 @@ except Refused as error:
     assert len(os.listdir(folder / "blobs" / "sha256")) == 1
 
 
-def test_missing_rights_are_said_to_be_missing(layout: Layout, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_rights_are_said_to_be_missing(
+    layout: LayoutStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put(layout, content.image(1), "1.0")
 
     def forbidden(*_: Any, **__: Any) -> int:
@@ -417,7 +423,7 @@ def test_a_file_where_the_folder_should_be_is_a_clear_error(folder: Path) -> Non
         open_layout(folder).put_blob(described(b"x"), reader_of(b"x"))
 
 
-def test_blobs_that_are_links_fifos_or_folders_are_not_read(layout: Layout, folder: Path, tmp_path: Path) -> None:
+def test_blobs_that_are_links_fifos_or_folders_are_not_read(layout: LayoutStore, folder: Path, tmp_path: Path) -> None:
     layout.put_blob(described(b"here"), reader_of(b"here"))
     secret = tmp_path / "secret"
     secret.write_bytes(b"secret")
@@ -437,7 +443,7 @@ def test_blobs_that_are_links_fifos_or_folders_are_not_read(layout: Layout, fold
             path.unlink()
 
 
-def test_no_file_takes_the_place_of_a_pipe(layout: Layout, folder: Path) -> None:
+def test_no_file_takes_the_place_of_a_pipe(layout: LayoutStore, folder: Path) -> None:
     layout.put_blob(described(b"here"), reader_of(b"here"))
     path = blob_file(folder, digest_of(b"data"))
     os.mkfifo(path)
@@ -449,7 +455,7 @@ def test_no_file_takes_the_place_of_a_pipe(layout: Layout, folder: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["index.json", "oci-layout"])
-def test_a_fifo_in_a_layout_is_not_waited_for(layout: Layout, folder: Path, name: str) -> None:
+def test_a_fifo_in_a_layout_is_not_waited_for(layout: LayoutStore, folder: Path, name: str) -> None:
     image = content.image(1)
     put(layout, image, "1.0")
     (folder / name).unlink()
@@ -472,7 +478,7 @@ def _no_writing(path: str, flags: int) -> bool:
 @pytest.mark.parametrize("forbidden", [_no_create, _no_writing])
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])
 def test_the_lock_of_another_user_is_locked_all_the_same(
-    layout: Layout,
+    layout: LayoutStore,
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     forbidden: Callable[[str, int], bool],
@@ -493,7 +499,7 @@ def test_the_lock_of_another_user_is_locked_all_the_same(
 
 
 def test_a_lock_that_can_not_be_opened_or_is_held_for_ever_is_named(
-    layout: Layout, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    layout: LayoutStore, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(layout, content.image(1), "1.0")
     lock = folder / "index.json.lock"
@@ -529,7 +535,7 @@ def test_a_lock_that_can_not_be_opened_or_is_held_for_ever_is_named(
 
 
 def test_a_link_in_the_place_of_a_blob_is_replaced_and_not_written_through(
-    layout: Layout, folder: Path, tmp_path: Path
+    layout: LayoutStore, folder: Path, tmp_path: Path
 ) -> None:
     layout.put_blob(described(b"here"), reader_of(b"here"))
     outside = tmp_path / "outside"
@@ -545,7 +551,7 @@ def test_a_link_in_the_place_of_a_blob_is_replaced_and_not_written_through(
 @pytest.mark.parametrize(
     "raw", [b"", b"[]", b"{", b'{"manifests": 3}', b'{"manifests": [3]}', b"[" * 100_000, b'{"manifests": [{}]}']
 )
-def test_a_broken_index_is_named(layout: Layout, folder: Path, raw: bytes) -> None:
+def test_a_broken_index_is_named(layout: LayoutStore, folder: Path, raw: bytes) -> None:
     put(layout, content.image(1), "1.0")
     (folder / "index.json").write_bytes(raw)
 
@@ -553,7 +559,7 @@ def test_a_broken_index_is_named(layout: Layout, folder: Path, raw: bytes) -> No
         layout.get_manifest("1.0")
 
 
-def test_a_broken_index_is_not_written_over(layout: Layout, folder: Path) -> None:
+def test_a_broken_index_is_not_written_over(layout: LayoutStore, folder: Path) -> None:
     image = content.image(1)
     put(layout, image, "1.0")
     (folder / "index.json").write_bytes(b'{"manifests": ')
@@ -573,7 +579,9 @@ def test_a_broken_index_is_not_written_over(layout: Layout, folder: Path) -> Non
         {"io.containerd.image.name": "docker.io/library/web:1.0", REF_NAME: "1.0"},
     ],
 )
-def test_names_as_other_tools_write_them_are_found(layout: Layout, folder: Path, annotations: dict[str, str]) -> None:
+def test_names_as_other_tools_write_them_are_found(
+    layout: LayoutStore, folder: Path, annotations: dict[str, str]
+) -> None:
     image = content.image(1)
     put(layout, image, "x")
     write_index(folder, image.descriptor(annotations=annotations))
@@ -585,7 +593,7 @@ def test_names_as_other_tools_write_them_are_found(layout: Layout, folder: Path,
     assert layout.head_manifest("1.0") is None
 
 
-def test_the_exact_name_comes_before_the_end_of_a_full_one(layout: Layout, folder: Path) -> None:
+def test_the_exact_name_comes_before_the_end_of_a_full_one(layout: LayoutStore, folder: Path) -> None:
     images = [content.image(seed) for seed in (1, 2)]
     for image in images:
         put(layout, image, "x")
@@ -598,7 +606,7 @@ def test_the_exact_name_comes_before_the_end_of_a_full_one(layout: Layout, folde
     assert layout.get_manifest("1.0").raw == images[1].raw
 
 
-def test_a_name_that_several_manifests_have_is_refused(layout: Layout, folder: Path) -> None:
+def test_a_name_that_several_manifests_have_is_refused(layout: LayoutStore, folder: Path) -> None:
     images = [content.image(seed) for seed in (1, 2)]
     for image in images:
         put(layout, image, "x")
@@ -609,7 +617,7 @@ def test_a_name_that_several_manifests_have_is_refused(layout: Layout, folder: P
     assert layout.get_manifest(images[1].digest).raw == images[1].raw
 
 
-def test_the_only_entry_is_latest_when_it_has_no_name(layout: Layout, folder: Path) -> None:
+def test_the_only_entry_is_latest_when_it_has_no_name(layout: LayoutStore, folder: Path) -> None:
     image = content.index([content.image(1), content.image(2)], ["linux/amd64", "linux/arm64"])
     put(layout, image, "x")
     write_index(folder, image.descriptor())
@@ -619,7 +627,7 @@ def test_the_only_entry_is_latest_when_it_has_no_name(layout: Layout, folder: Pa
     assert layout.head_manifest("1.0") is None
 
 
-def test_an_entry_that_is_no_manifest_disturbs_nobody(layout: Layout, folder: Path) -> None:
+def test_an_entry_that_is_no_manifest_disturbs_nobody(layout: LayoutStore, folder: Path) -> None:
     image = content.image(1)
     put(layout, image, "x")
     layout.put_blob(described(b"<xml/>"), reader_of(b"<xml/>"))
@@ -632,7 +640,7 @@ def test_an_entry_that_is_no_manifest_disturbs_nobody(layout: Layout, folder: Pa
         layout.get_manifest("o")
 
 
-def test_what_other_tools_said_in_the_index_is_kept(layout: Layout, folder: Path) -> None:
+def test_what_other_tools_said_in_the_index_is_kept(layout: LayoutStore, folder: Path) -> None:
     put(layout, content.image(1), "x")
     other = content.image(2).descriptor(annotations={"team": "shop"}, platform={"os": "linux", "architecture": "s390x"})
     write_index(folder, other, annotations={"made": "elsewhere"})
@@ -642,7 +650,7 @@ def test_what_other_tools_said_in_the_index_is_kept(layout: Layout, folder: Path
     assert json.loads((folder / "index.json").read_bytes())["annotations"] == {"made": "elsewhere"}
 
 
-def test_referrers_are_listed_in_the_index_and_found_by_subject_and_type(layout: Layout, folder: Path) -> None:
+def test_referrers_are_listed_in_the_index_and_found_by_subject_and_type(layout: LayoutStore, folder: Path) -> None:
     image, other = content.image(1), content.image(2)
     put(layout, image, "1.0")
     put(layout, other, "2.0")
@@ -661,7 +669,7 @@ def test_referrers_are_listed_in_the_index_and_found_by_subject_and_type(layout:
     assert [one.digest for one in layout.referrers(Digest(image.digest))] == [sbom.digest]
 
 
-def test_a_referrer_stays_one_when_its_tag_goes(layout: Layout) -> None:
+def test_a_referrer_stays_one_when_its_tag_goes(layout: LayoutStore) -> None:
     image = content.image(1)
     put(layout, image, "1.0")
     sbom = put(layout, content.artifact(2, subject=image), "sbom")
@@ -671,7 +679,7 @@ def test_a_referrer_stays_one_when_its_tag_goes(layout: Layout) -> None:
     assert list(layout.tags()) == ["1.0"]
 
 
-def test_referrers_under_the_fallback_tag_are_found(layout: Layout, folder: Path) -> None:
+def test_referrers_under_the_fallback_tag_are_found(layout: LayoutStore, folder: Path) -> None:
     image = content.image(1)
     put(layout, image, "1.0")
     sbom = content.artifact(2, subject=image)
@@ -681,7 +689,7 @@ def test_referrers_under_the_fallback_tag_are_found(layout: Layout, folder: Path
     assert [one.digest for one in layout.referrers(Digest(image.digest))] == [sbom.digest]
 
 
-def test_deleting_a_tag_removes_the_name_and_nothing_else(layout: Layout, folder: Path) -> None:
+def test_deleting_a_tag_removes_the_name_and_nothing_else(layout: LayoutStore, folder: Path) -> None:
     digest = put(layout, content.image(1), "a", "b")
 
     layout.delete_tag("a")
@@ -691,7 +699,7 @@ def test_deleting_a_tag_removes_the_name_and_nothing_else(layout: Layout, folder
         layout.delete_tag("a")
 
 
-def test_deleting_a_manifest_removes_its_names_and_its_file(layout: Layout, folder: Path) -> None:
+def test_deleting_a_manifest_removes_its_names_and_its_file(layout: LayoutStore, folder: Path) -> None:
     digest = put(layout, content.image(1), "a", "b")
     other = put(layout, content.image(2), "c")
 
@@ -702,7 +710,7 @@ def test_deleting_a_manifest_removes_its_names_and_its_file(layout: Layout, fold
         layout.delete_manifest(digest)
 
 
-def test_files_can_be_read_by_whom_the_umask_allows(layout: Layout, folder: Path) -> None:
+def test_files_can_be_read_by_whom_the_umask_allows(layout: LayoutStore, folder: Path) -> None:
     before = os.umask(0o022)
     try:
         digest = put(layout, content.image(1), "1.0")
@@ -712,14 +720,14 @@ def test_files_can_be_read_by_whom_the_umask_allows(layout: Layout, folder: Path
         assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
 
-def test_another_writers_entries_are_seen(layout: Layout, folder: Path) -> None:
+def test_another_writers_entries_are_seen(layout: LayoutStore, folder: Path) -> None:
     put(layout, content.image(1), "1.0")
     put(open_layout(folder), content.image(2), "2.0")
 
     assert list(layout.tags()) == ["1.0", "2.0"]
 
 
-def test_threads_writing_the_same_blob_and_many_tags_lose_nothing(layout: Layout) -> None:
+def test_threads_writing_the_same_blob_and_many_tags_lose_nothing(layout: LayoutStore) -> None:
     image = content.image(1, layers=(content.layer(1, 200_000),))
     threads = [threading.Thread(target=put, args=(layout, image, f"t{number}")) for number in range(16)]
     for thread in threads:
@@ -805,7 +813,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerRegistr
         yield server
 
 
-def test_skopeo_reads_what_we_write(layout: Layout, folder: Path, registry: DockerRegistry) -> None:
+def test_skopeo_reads_what_we_write(layout: LayoutStore, folder: Path, registry: DockerRegistry) -> None:
     image = content.image(1)
     put(layout, image, "1.0")
     put(layout, content.image(2), "2.0")
@@ -817,7 +825,7 @@ def test_skopeo_reads_what_we_write(layout: Layout, folder: Path, registry: Dock
     assert skopeo("inspect", "--raw", "--tls-verify=false", f"{target}:1.0") == image.raw
 
 
-def test_skopeo_reads_a_whole_index_that_we_write(layout: Layout, folder: Path, registry: DockerRegistry) -> None:
+def test_skopeo_reads_a_whole_index_that_we_write(layout: LayoutStore, folder: Path, registry: DockerRegistry) -> None:
     index = content.index([content.image(1), content.image(2)], ["linux/amd64", "linux/arm64"])
     put(layout, index, "1.0")
 
@@ -827,7 +835,7 @@ def test_skopeo_reads_a_whole_index_that_we_write(layout: Layout, folder: Path, 
 
 
 def test_we_read_what_skopeo_writes_and_it_keeps_what_we_wrote(
-    layout: Layout, folder: Path, registry: DockerRegistry
+    layout: LayoutStore, folder: Path, registry: DockerRegistry
 ) -> None:
     mine = put(layout, content.image(1), "mine")
     index = content.index([content.image(2), content.image(3)], ["linux/amd64", "linux/arm64"])
@@ -852,7 +860,7 @@ def test_we_read_the_nameless_image_that_skopeo_writes(folder: Path, registry: D
     assert open_layout(folder).get_manifest("latest").raw == image.raw
 
 
-ACTS: dict[str, Callable[[Layout], object]] = {
+ACTS: dict[str, Callable[[LayoutStore], object]] = {
     "get": lambda layout: layout.get_manifest("1.0"),
     "head": lambda layout: layout.head_manifest("1.0"),
     "read": lambda layout: list(layout.read_blob(described(content.image(1).blobs[0].data))),
@@ -866,7 +874,7 @@ ACTS: dict[str, Callable[[Layout], object]] = {
 
 
 @pytest.mark.parametrize("act", ACTS)
-def test_a_failing_disk_is_always_reported_as_ours(layout: Layout, folder: Path, act: str) -> None:
+def test_a_failing_disk_is_always_reported_as_ours(layout: LayoutStore, folder: Path, act: str) -> None:
     def broken(*_: Any, **__: Any) -> Any:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -879,7 +887,7 @@ def test_a_failing_disk_is_always_reported_as_ours(layout: Layout, folder: Path,
     assert (caught.value.side, caught.value.store) == ("destination", f"oci:{folder}")
 
 
-def test_a_blob_with_other_bytes_of_the_same_size_is_written_again(layout: Layout, folder: Path) -> None:
+def test_a_blob_with_other_bytes_of_the_same_size_is_written_again(layout: LayoutStore, folder: Path) -> None:
     made = content.image(1)
     digest = put(layout, made, "1.0")
     data = made.blobs[0].data
@@ -894,7 +902,7 @@ def test_a_blob_with_other_bytes_of_the_same_size_is_written_again(layout: Layou
     assert again.head_manifest("1.0") is None
 
 
-def test_a_blob_that_is_there_is_read_once(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_blob_that_is_there_is_read_once(layout: LayoutStore, monkeypatch: pytest.MonkeyPatch) -> None:
     data = content.image(1).blobs[0].data
     layout.put_blob(described(data), reader_of(data))
     reads: list[object] = []

@@ -11,15 +11,15 @@ from msgspec.structs import replace
 from oci.archive.options import S3Options
 from oci.errors import CancelToken
 from oci.mirror.compare import compare
-from oci.mirror.config import Bucket, Mirror, MirrorsConfig
+from oci.mirror.config import BucketEntry, Mirror, MirrorsConfig
 from oci.mirror.execute import execute, plan_mirror
 from oci.mirror.reader import make_config
 from oci.mirror.results import MirrorReport, made_of
 from oci.mirror.run import opened, run_mirror
 from oci.mirror.run_state import Breaker, Shared
 from oci.reference import ArchiveName, parse_store
+from oci.relocation.driver import Relocation
 from oci.relocation.request import RelocationRequest
-from oci.relocation.run import Relocation
 from oci.relocation.session import Access, Session
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.registry_data import blob_file, seed
@@ -199,12 +199,12 @@ def test_a_report_names_each_planned_destination_that_has_no_outcome(
 
 def test_a_bucket_says_what_the_environment_would_and_leaves_the_rest_to_it() -> None:
     known = S3Options(endpoint="http://environment", region="one", secret_key="kept", path_style=True)
-    bucket = Bucket(endpoint="http://file", verify_tls=False, checksums="when_required", tags={"team": "shop"})
+    bucket = BucketEntry(endpoint="http://file", verify_tls=False, checksums="when_required", tags={"team": "shop"})
 
     assert bucket.over(known) == known.with_(
         endpoint="http://file", verify_tls=False, checksums="when_required", tags={"team": "shop"}
     )
-    assert Bucket().over(known) == known
+    assert BucketEntry().over(known) == known
 
 
 def run_into(store: SeaweedFS, config: MirrorsConfig) -> MirrorReport:

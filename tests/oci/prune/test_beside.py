@@ -15,8 +15,8 @@ import pytest
 from oci.errors import Refused, TransshipError
 from oci.prune.execute import execute
 from oci.prune.plan import PrunePlan, PruneReport
+from oci.relocation.driver import Relocation
 from oci.relocation.request import RelocationRequest
-from oci.relocation.run import Relocation
 from tests.faults.proxy import Fault, FaultProxy
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.strict_registry import Features, StrictRegistry

@@ -11,8 +11,8 @@ import oci
 from oci.errors import Refused, StoreError
 from oci.registry.credentials.credential import Credential, Credentials, Fixed
 from oci.registry.options import RegistryOptions
+from oci.relocation.driver import Relocation
 from oci.relocation.request import RelocationRequest
-from oci.relocation.run import Relocation
 from oci.relocation.session import Access, Session
 from oci.signatures.artifacts import ALL
 from tests.servers.profile_registry import PASSWORD, PROFILES, USER, Profile, ProfileRegistry

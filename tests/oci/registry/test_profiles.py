@@ -19,8 +19,8 @@ from oci.registry.endpoints import KINDS
 from oci.registry.options import RegistryOptions
 from oci.registry.profiles import Profile
 from oci.registry.referrers import fallback_tag
+from oci.relocation.driver import Relocation, RelocationResult, Verify
 from oci.relocation.request import RelocationRequest
-from oci.relocation.run import Relocation, RelocationResult, Verify
 from oci.relocation.session import Access, Session
 from oci.signatures.artifacts import ALL
 from tests.servers import profile_registry

@@ -17,10 +17,10 @@ from oci.bundle import tagnames
 from oci.bundle.image import AS_BUNDLE, AS_IMAGE
 from oci.digest import Digest
 from oci.errors import Incomplete, InvalidDocument, InvalidInput, cause_and_step
+from oci.relocation.driver import Relocation
 from oci.relocation.plan import Plan
 from oci.relocation.planner import make_plan
 from oci.relocation.request import RelocationRequest
-from oci.relocation.run import Relocation
 from oci.relocation.verify import verify
 from oci.signatures.artifacts import ALL
 from tests.servers.docker_registry import DockerRegistry

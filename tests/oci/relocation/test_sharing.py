@@ -12,9 +12,9 @@ from oci.digest import Digest, digest_of
 from oci.errors import Cancelled, CancelToken
 from oci.manifest import parse_manifest
 from oci.reference import LayoutFolder, Repository
+from oci.relocation.driver import Relocation
 from oci.relocation.planner import make_plan
 from oci.relocation.request import RelocationRequest
-from oci.relocation.run import Relocation
 from oci.relocation.session import BlobLedger
 from oci.relocation.transfer import put_manifest, share_reads
 from tests.servers.docker_registry import DockerRegistry

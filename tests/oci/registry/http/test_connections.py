@@ -18,7 +18,7 @@ from oci.descriptor import Descriptor
 from oci.digest import Digest, digest_of
 from oci.errors import InvalidInput, NotFound, Refused, Unavailable
 from oci.registry.credentials.credential import Credential
-from oci.registry.http.pace import Bucket
+from oci.registry.http.pace import TokenBucket
 from oci.registry.manifests import catalog
 from oci.store import reader_of
 from tests.oci.registry.conftest import Client
@@ -139,7 +139,7 @@ def test_sessions_of_a_process_keep_one_limit_together(make_client: Make) -> Non
 
 
 def test_a_limit_of_one_registry_slows_no_other(make_client: Make) -> None:
-    assert Bucket.of("requests a.example", 2.0) is not Bucket.of("requests b.example", 2.0)
+    assert TokenBucket.of("requests a.example", 2.0) is not TokenBucket.of("requests b.example", 2.0)
     first, second = (make_client(requests_per_second=rate).registries for rate in (2.0, 3.0))
     limits = {id(registries.transport("a.example")._allowed) for registries in (first, second)}
     assert len(limits) == 2  # what one run allows itself isn't what another may
@@ -322,11 +322,11 @@ def test_what_other_processes_have_of_a_rate_is_not_used_here() -> None:
     class Queue:
         """What it lends comes back at its end."""
 
-    bucket, queue = Bucket.of("requests lent.example", 1000.0), Queue()
-    Bucket.lend(queue, 0.25)
-    Bucket.lend(queue, 0.75)
+    bucket, queue = TokenBucket.of("requests lent.example", 1000.0), Queue()
+    TokenBucket.lend(queue, 0.25)
+    TokenBucket.lend(queue, 0.75)
     bucket.take(100)
     assert 0.35 < bucket.take(0) <= 0.4
 
     del queue
-    assert Bucket.part() == 1
+    assert TokenBucket.part() == 1

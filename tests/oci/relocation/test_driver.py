@@ -11,8 +11,8 @@ import pytest
 
 from oci.errors import Incomplete, InvalidInput
 from oci.reference import LayoutFolder
+from oci.relocation.driver import Relocation, Step, Verify
 from oci.relocation.request import RelocationRequest
-from oci.relocation.run import Relocation, Step, Verify
 from tests.servers.docker_registry import DockerRegistry
 from tests.support.content import image, push
 from tests.support.relocating import session
@@ -111,7 +111,7 @@ def test_nothing_is_published_of_an_incomplete_transfer(source: str, tmp_path: P
 
 
 def test_a_copy_between_registries_loads_no_archives() -> None:
-    code = "import sys; import oci.relocation.run; print(*sys.modules)"
+    code = "import sys; import oci.relocation.driver; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     loaded = set(done.stdout.split())
