@@ -236,6 +236,7 @@ _WORDS = {
     "`array`": "a list",
     "`object`": "a mapping",
     "`null`": "nothing",
+    "`duration`": "a length of time such as 7d or 12h",
 }
 
 

@@ -19,6 +19,7 @@ from oci.mirror import selection
 from oci.mirror.comparison import Comparison, DestinationComparison, TagComparison, TagState, changes
 from oci.mirror.config import Mirror, MirrorDestination
 from oci.mirror.head_cache import Below, HeadCache, StoreTags, compare_lock, held_in
+from oci.mirror.policy import TagRule
 from oci.mirror.run_state import Shared
 from oci.mirror.selection import Selection
 from oci.prune.policy import matches
@@ -73,6 +74,8 @@ class _Look:
         self._source = self._heads.source
         self._destinations = self._heads.destinations
         self._below = Below(mirror, shared, self._heads, self._now)
+        self._unread: dict[str, TransshipError] = {}
+        """Why the age of a tag's image isn't known, where it could not be read."""
         self._expected: dict[str, Digest | TransshipError] = {}
         """What each tag should show; with platforms, the digest of the index with fewer."""
 
@@ -87,13 +90,16 @@ class _Look:
             raise self._absent(candidates[0], "there is no such bundle", hint)
         self._narrow(candidates)
         rules = self._mirror.tags if self._mirror.source.repository else []
-        chosen = selection.select(candidates, rules, self, self._now) if rules else None
+        chosen = self._selected(candidates, rules) if rules else None
         tags = [tag for tag in (chosen.tags if chosen else candidates) if not self._vanished(tag)]
+        ageless = sorted(self._unread)
+        tags += ageless
         if not self._shared.only:
             self._check_enough(tags, chosen)
         lost = [tag for tag in candidates if tag in self._required and self._vanished(tag)]
         tags = [*tags, *lost]
-        too_young = {tag: reason for tag, reason in chosen.too_young.items() if tag not in lost} if chosen else {}
+        kept_out = chosen.too_young if chosen else {}
+        too_young = {tag: reason for tag, reason in kept_out.items() if tag not in (*lost, *ageless)}
         results = self._compared(tags, too_young)
         if any(result.destination.startswith(ARCHIVE_PREFIX) and result.has_to_be_written for result in results):
             # All of it is written again, so nothing is settled: an immutable tag may have moved.
@@ -122,6 +128,20 @@ class _Look:
             listed=listed,
             selection=chosen,
             narrowed=bool(self._shared.only),
+        )
+
+    def _selected(self, candidates: Sequence[str], rules: Sequence[TagRule]) -> Selection:
+        """Without the tags whose age could not be read, unless a rule takes them that asks for none: each is a failure,
+        and not an image that has no age."""
+        chosen = selection.select(candidates, rules, self, self._now)
+        plain = [rule for rule in rules if not rule.asks_for_times]
+        for tag in selection.select(candidates, plain, self, self._now).tags if plain else ():
+            self._unread.pop(tag, None)
+        unread = {tag: f"its age can't be read: {error}" for tag, error in self._unread.items()}
+        return Selection(
+            tuple(tag for tag in chosen.tags if tag not in unread),
+            {**chosen.too_young, **unread},
+            {tag: rule for tag, rule in chosen.by.items() if tag not in unread},
         )
 
     def _check_enough(self, tags: Sequence[str], chosen: Selection | None) -> None:
@@ -278,19 +298,21 @@ class _Look:
         return bool(self._destinations) and all(each.shows(tag, expected) for each in self._destinations.values())
 
     def created(self, tags: Sequence[str]) -> Mapping[str, datetime | None]:
-        """None for one that can't be read, so that its tag fails or waits, and no other."""
+        """None for one that can't be read, so that its tag fails, and no other."""
         self._ask([tag for tag in tags if tag not in self._source.answers])
         return dict(zip(tags, self._session.workers.map(self._created, tags), strict=True))
 
     def _created(self, tag: str) -> datetime | None:
         """Reads it where that costs no quota: at a destination that has the same image."""
-        head = self._source.shown(tag)
-        if head is None:
+        head = self._source.answers.get(tag)
+        if not isinstance(head, Descriptor):
+            self._unread.update({tag: head} if head is not None else {})
             return None
         here = next((each for each in self._destinations.values() if each.shows(tag, head.digest)), self._source)
         try:
             return self._facts.created(self._session, here.store, head.digest)
-        except TransshipError:
+        except TransshipError as error:
+            self._unread[tag] = error
             return None
 
     def first_seen(self, tag: str) -> datetime | None:
@@ -316,7 +338,8 @@ class _Look:
             return TagComparison(tag=tag, state=TagState.IN_PLACE)
         head, expected = self._source.answers.get(tag), self._expected.get(tag)
         shown = destination.answers.get(tag)
-        error = next((answer for answer in (head, expected, shown) if isinstance(answer, TransshipError)), None)
+        answers = (head, expected, shown, self._unread.get(tag))
+        error = next((answer for answer in answers if isinstance(answer, TransshipError)), None)
         if error is None and tag in self._required and self._vanished(tag):
             hint = "correct the name, or write `optional: true` in its rule"
             error = self._absent(tag, "there is no such tag", hint)

@@ -136,6 +136,11 @@ class TagRule(CheckedOptions):
     def needs_ages(self) -> bool:
         return bool(self.minimum_age or self.maximum_age)
 
+    @property
+    def asks_for_times(self) -> bool:
+        """Whether it has to be known when images were made, for their ages or their order."""
+        return self.needs_ages or bool(self.latest and self.latest_by is LatestBy.CREATED)
+
 
 class Schedule(CheckedOptions):
     """When a mirror runs by itself: one of cron, interval and rrule."""

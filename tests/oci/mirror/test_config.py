@@ -167,6 +167,11 @@ mirrors:
         ),
         ("    tags: [{semver: [abc]}]\n", "'abc' is no range of versions"),
         ("    tags: [{minimum_age: 9d, maximum_age: 2d}]\n", "nothing is older than minimum_age"),
+        (
+            "    tags: [{minimum_age: 7}]\n",
+            "minimum_age: expected a length of time such as 7d or 12h, got a whole number",
+        ),
+        ("    referrers_every: 0.5\n", "expected a length of time such as 7d or 12h, got a number"),
         ("    tags: {allow: [a]}\n", "mirrors.yaml:6: mirrors[0].tags: input should be a valid list"),
         ("    schedule: {cron: '0 3 * *'}\n", "has not the five fields of cron"),
         ("    schedule: {cron: '0 3 * * *', interval: 6h}\n", "exactly one of cron, interval and rrule"),

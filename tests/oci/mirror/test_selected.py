@@ -13,6 +13,7 @@ from oci.mirror.compare import compare
 from oci.mirror.run_state import DigestCache, Shared
 from tests.faults.proxy import Fault, FaultProxy
 from tests.servers.docker_registry import DockerRegistry
+from tests.servers.quirky_registry import Quirky
 from tests.servers.registry_data import seed
 from tests.servers.strict_registry import StrictRegistry
 from tests.support.content import artifact, bundle, image, index, push, signature, signature_tag
@@ -208,6 +209,66 @@ def test_what_appears_after_the_first_look_is_as_old_as_it_was_seen_whatever_it_
     assert first == ({"1.0"}, set())
     assert second == ({"1.0"}, {"1.1"})
     assert third == ({"1.0", "1.1"}, set())
+
+
+AGES = [
+    {"minimum_age": "7d"},
+    {"maximum_age": "9000d"},
+    {"latest": 1, "latest_by": "created"},
+    {"semver": ["*"], "latest": 1, "minimum_age": "1d"},
+]
+
+
+@pytest.mark.parametrize("rule", AGES)
+@pytest.mark.parametrize("broken", ["manifests/sha256", "blobs"])
+def test_an_age_that_cant_be_read_fails_and_isnt_taken_for_none(
+    destination: StrictRegistry, rule: dict[str, Any], broken: str
+) -> None:
+    newest, older = image(2), image(1)
+    made = {"org.opencontainers.image.created": "2020-01-01T00:00:00Z"}
+
+    def fails(call: Any, path: str) -> bool:
+        about_newest = newest.digest in path or newest.blobs[-1].descriptor()["digest"] in path
+        if call.command == "GET" and broken in path and about_newest:
+            call.answer(400, b"out of order")
+            return True
+        return False
+
+    with Quirky() as source:
+        push(source.url, "shop/web", variant(older, 1, **made), "1.0")
+        push(source.url, "shop/web", newest, "2.0")
+        source.quirk = fails
+        mirror = mirror_of(f"{source.host}/shop/web", f"{destination.host}/web", **rules(rule))
+        report = run(mirror)
+        found, checked = compared(mirror), compared(mirror, scope=CHECK)
+
+    assert [failed.names for failed in report.failed] == [(f"{source.host}/shop/web:2.0",)]
+    assert "out of order" in report.failed[0].error
+    assert report.held == 0
+    assert states(checked)["2.0"] == "failed"
+    assert found.selection is not None
+    assert "out of order" in found.selection.too_young["2.0"]
+
+
+def test_a_tag_that_another_rule_takes_whatever_its_age_needs_none(destination: StrictRegistry) -> None:
+    denied = image(2)
+
+    def fails(call: Any, path: str) -> bool:
+        if call.command == "GET" and denied.blobs[-1].descriptor()["digest"] in path:
+            call.answer(400, b"out of order")
+            return True
+        return False
+
+    with Quirky() as source:
+        push(source.url, "shop/web", denied, "latest")
+        source.quirk = fails
+        mirror = mirror_of(
+            f"{source.host}/shop/web", f"{destination.host}/web", **rules({"minimum_age": "7d"}, {"allow": ["latest"]})
+        )
+        found = compared(mirror)
+
+    assert states(found) == {"latest": "missing"}
+    assert found.too_young == {}
 
 
 def test_an_expression_that_would_take_for_ever_takes_no_time(
