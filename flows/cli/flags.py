@@ -7,7 +7,7 @@ import functools
 import logging
 import os
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -90,6 +90,21 @@ class OutputFile(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
 def output_file(name: str, help: str) -> Callable[[F], F]:  # noqa: A002 - click's word
     return click.option(name, type=OutputFile(), default="", help=help)
+
+
+def check_kept(outputs: Mapping[str, str], *inputs: str) -> None:
+    """Raises InvalidInput for an output, by its flag, that would take the place of a file that is read, or of another
+    output. Devices may be named more than once."""
+    places = {os.path.realpath(path): path for path in inputs if path}
+    for flag, path in outputs.items():
+        if not path or (os.path.exists(path) and not os.path.isfile(path)):
+            continue
+        if (place := os.path.realpath(path)) in places:
+            raise InvalidInput(
+                f"{flag} would be written in the place of {places[place]}, which this command uses",
+                hint="name another file",
+            )
+        places[place] = path
 
 
 def flags_of(

@@ -21,6 +21,7 @@ from oci.options import Options, option, required
 from oci.prune.policy import check_patterns
 from oci.reference import (
     ARCHIVE_PREFIX,
+    ARCHIVE_TRANSPORTS,
     S3_PREFIX,
     ArchiveName,
     Reference,
@@ -174,6 +175,9 @@ class MirrorDestination(Options):
     def __post_init__(self) -> None:
         if bool(self.repository) == bool(self.archive):
             raise InvalidInput("give exactly one of repository and archive")
+        if self.archive.startswith(ARCHIVE_TRANSPORTS):
+            form = self.archive.partition(":")[0]
+            raise InvalidInput(f"a mirror writes no {form}, but archives in imgpkg's form", hint="give the path alone")
         unknown = [place for place in _PLACE.findall(str(self)) if place not in _PLACES]
         if unknown:
             raise InvalidInput(f"{{{unknown[0]}}} has no meaning: write {{registry}}, {{path}}, {{name}} or {{tag}}")

@@ -24,7 +24,7 @@ from msgspec import Struct
 from oci.descriptor import parse_json
 from oci.digest import parse_digest
 from oci.documents.composer import read_located
-from oci.errors import InvalidConfig, InvalidDocument, InvalidInput
+from oci.errors import InvalidConfig, InvalidDocument, InvalidInput, cause_and_step
 from oci.output import read_named
 from oci.signatures.artifacts import WRITE_ONE
 from oci.signatures.keyless import CertificateIdentity, KeylessSigner, TrustedRoot, read_trusted_root
@@ -113,7 +113,8 @@ def _read(path: str, data: bytes, changed: int) -> SignaturePolicy:
             return _containers(path, parse_json(data, once=True))
         return _ours(path, read_located(data, path).value)
     except InvalidInput as error:
-        text = error.message if error.message.startswith(path) else f"{path}: {error.message}"
+        cause, _ = cause_and_step(str(error))  # also which file could not be read
+        text = cause if cause.startswith(path) else f"{path}: {cause}"
         kind = InvalidConfig if isinstance(error, InvalidDocument) else type(error)
         raise kind(text, hint=error.hint or WRITE_ONE) from error
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:

@@ -16,7 +16,7 @@ import click
 
 from flows import check_server_address
 from flows.cli.click_ext import Invocation, boolean, verb
-from flows.cli.flags import access, show_requests
+from flows.cli.flags import access, check_kept, show_requests
 from flows.cli.output import Output
 from oci.descriptor import parse_json
 from oci.errors import InvalidConfig, InvalidInput, TransshipError
@@ -39,6 +39,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 _FILE = "mirrors.yaml"
 _ONLY_LIMIT = 256 << 20
 """Bytes of a report that --only reads: one of some hundred thousand tags."""
+
+
+_OUTPUTS = {"--report": "report", "--output": "output", "--metrics-file": "metrics_file"}
+"""Flags of files that commands write, and the names of their parameters."""
 
 
 def _complete_name(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
@@ -82,6 +86,7 @@ class Mirrors:
     ) -> Mirrors:
         show_requests(invocation)
         config = read_config(flags["path"])
+        check_kept({flag: flags.get(name, "") for flag, name in _OUTPUTS.items()}, flags["path"])
         chosen = config.chosen(flags["names"])
         options = invocation.registry
         _warn_of_flags(invocation.output, options, config)

@@ -182,6 +182,9 @@ def _say_run(output: Output, report: MirrorReport) -> None:
     output.summary(report.line(mounted=True))
 
 
+_REFUSED = "what is immutable or refused stays as it is: correct the source, the mirror or the policy, and run it again"
+
+
 def _raise_failures(reports: Sequence[MirrorReport]) -> None:
     """One error for all of it: each cause of a registry once, then what failed by itself."""
     if all(report.succeeded for report in reports):
@@ -199,9 +202,10 @@ def _raise_failures(reports: Sequence[MirrorReport]) -> None:
         failures.extend(NotTrusted(reason, subject=tag) for tag, reason in report.refusals.items())
     names = [report.mirror for report in reports if not report.succeeded]
     more = f", {skipped} not tried for that reason" if skipped else ""
+    failures_remain = any(report.failed for report in reports)
     raise Incomplete(
         f"{len(names)} of {len(reports)} mirrors aren't complete: {', '.join(names)}{more}",
         failures,
         some_done=not all(report.nothing_done for report in reports),
-        hint="run what failed again with --report FILE, then --only FILE",
+        hint="run what failed again with --report FILE, then --only FILE" if failures_remain else _REFUSED,
     )

@@ -111,6 +111,34 @@ def test_a_moved_immutable_tag_fails_an_audited_run(file: File, registry: Docker
 
     assert code == 3
     assert "Warning: web: immutable tag 1.0 moved" in err
+    assert "--only" not in err.splitlines()[-1]
+    assert "what is immutable or refused stays as it is" in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("verb", "flags"),
+    [
+        ("run", ["--report"]),
+        ("run", ["--metrics-file"]),
+        ("check", ["--report"]),
+        ("plan", ["--output"]),
+    ],
+)
+def test_no_output_takes_the_place_of_the_file_of_mirrors(file: File, verb: str, flags: list[str]) -> None:
+    before = file.path.read_bytes()
+    code, _, err = mirror(verb, file, *flags, str(file.path.parent / "." / file.path.name))
+
+    assert code == ExitCode.USAGE
+    assert f"{flags[0]} would be written in the place of {file.path}" in err
+    assert file.path.read_bytes() == before
+
+
+def test_two_outputs_have_two_files(file: File, tmp_path: Path) -> None:
+    both = ("--report", str(tmp_path / "both"), "--metrics-file", str(tmp_path / "both"))
+    once = ("--report", "/dev/null", "--metrics-file", "/dev/null")
+
+    assert mirror("run", file, *both)[0] == ExitCode.USAGE
+    assert mirror("run", file, *once)[0] == 0
 
 
 def test_what_fails_is_listed_with_its_cause_and_run_again_alone(

@@ -39,6 +39,18 @@ def test_a_check_explains_each_step_and_ends_with_three_or_nothing(
     assert str(tmp_path / "policy.yaml") in json.loads(refused.out)["Error"]["Hint"]
 
 
+def test_a_key_that_isnt_there_is_named(origin: StrictRegistry, signer: Signer, tmp_path: Path) -> None:
+    del signer
+    (tmp_path / "release.pub").unlink()
+    done = transship(
+        "policy", "check", f"{origin.host}/shop/web:1.0", "--policy", str(tmp_path / "policy.yaml"), "--no-state"
+    )
+
+    assert done.code == 2
+    key = tmp_path / "release.pub"
+    assert f"{tmp_path / 'policy.yaml'}: reading the key {key}: no such file or directory" in done.err
+
+
 def test_a_copy_of_a_refused_image_ends_with_three(origin: StrictRegistry, signer: Signer, tmp_path: Path) -> None:
     del signer
     policy = ("--policy", str(tmp_path / "policy.yaml"))

@@ -46,6 +46,19 @@ def test_a_plan_is_shown_and_nothing_is_deleted(shop: str, registry: DockerRegis
     assert [row["state"] for row in document["Tables"][0]["Rows"]] == ["to delete", "to delete"]
 
 
+@pytest.mark.parametrize("flag", ["--output", "--report"])
+def test_no_output_takes_the_place_of_the_plan_that_is_approved(shop: str, tmp_path: Path, flag: str) -> None:
+    plan = tmp_path / "plan.json"
+    assert transship("prune", shop, "--keep-tag", "2.0", "--output", str(plan)).code == 0
+    before = plan.read_bytes()
+
+    done = transship("prune", "--approve", str(plan), flag, str(plan))
+
+    assert done.code == 2
+    assert f"{flag} would be written in the place of {plan}" in done.err
+    assert plan.read_bytes() == before
+
+
 def test_a_reviewed_plan_is_carried_out_exactly(
     shop: str, registry: DockerRegistry, repository: str, tmp_path: Path
 ) -> None:

@@ -202,6 +202,8 @@ def test_what_is_not_understood_is_refused(keys: str, problem: str) -> None:
         ({"repository": "a.example/aa"}, {}, "exactly one of"),
         ({"repository": "a.example/aa"}, {"repository": "a.example/aa"}, "to itself"),
         ({"repository": "a.example/aa"}, {"archive": "s3://bucket"}, "names no object"),
+        ({"repository": "a.example/aa"}, {"archive": "oci-archive:a.tar"}, "a mirror writes no oci-archive"),
+        ({"repository": "a.example/aa"}, {"archive": "docker-archive:a.tar"}, "a mirror writes no docker-archive"),
     ],
 )
 def test_places_that_make_no_sense_are_refused(
