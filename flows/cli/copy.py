@@ -31,7 +31,7 @@ from oci.bundle.lockfile import write_lock
 from oci.errors import Incomplete, InvalidInput, InvalidReference, PartFailed, Unavailable
 from oci.meter import METRICS_FILE
 from oci.output import check_outputs
-from oci.reference import LAYOUT_PREFIX, OCI_ARCHIVE_PREFIX, ArchiveName, named_archive, parse_store
+from oci.reference import DOCKER_ARCHIVE_PREFIX, LAYOUT_PREFIX, ArchiveName, named_archive, parse_store
 from oci.registry.options import DEFAULT_CONCURRENCY
 from oci.relocation.driver import Relocation, RelocationResult, Step, Verify, check_readable
 from oci.relocation.plan import Plan
@@ -98,15 +98,13 @@ def copy(
     """Copy a bundle, an image, what a lock lists or an archive, with all it references, to another registry, a folder
     or an archive."""
     invocation.resume_hint = "what is copied stays, and no name was moved; run the same again to go on"
-    named = _to_transport(source, flags)
-    if flags["to_repo"].startswith(OCI_ARCHIVE_PREFIX):
-        flags["to_repo"], tarball = "", tarball.with_(format=OCI_LAYOUT)
+    tarball, docker_name = _as_archive(source, flags, tarball)
     request = _request(source, flags)
-    if named is not None:
+    if docker_name is not None:
         from flows.cli.archive import to_docker  # noqa: PLC0415 - few copies are for docker
 
         recorder = _recorder(receipts, request, flags, kind=DOCKER_ARCHIVE)
-        to_docker(invocation, request, name=named, recorder=recorder, flags=flags)
+        to_docker(invocation, request, name=docker_name, recorder=recorder, flags=flags)
         return
     if flags["plan_only"] and not flags["to_tar"]:
         invocation.output.check_columns(IMAGES, REQUESTS)
@@ -122,26 +120,30 @@ def copy(
         _copy(invocation, request, recorder, flags)
 
 
-def _to_transport(source: dict[str, Any], flags: dict[str, Any]) -> str | None:
-    """Reads `--to-repo docker-archive:PATH[:NAME]` and `oci-archive:PATH[:TAG]` as the archive that they are. Returns
-    the name of the image in docker's; None for everything else."""
-    place = named_archive(flags["to_repo"])
-    if place is None:
-        return None
+def _as_archive(
+    source: dict[str, Any], flags: dict[str, Any], tarball: ExportOptions
+) -> tuple[ExportOptions, str | None]:
+    """Writes `--to-repo docker-archive:PATH[:NAME]` and `oci-archive:PATH[:TAG]` as the `--to-tar PATH` that they mean,
+    and the TAG as `--to-tag`. Returns how the archive is to be, and the NAME in an archive for docker, which is None
+    for every other destination."""
+    path_and_name = named_archive(flags["to_repo"])
+    if path_and_name is None:
+        return tarball, None
     if flags["to_tar"]:
         raise InvalidInput("Expected either --to-tar or --to-repo")
-    flags["to_tar"], name = place
-    if flags["to_repo"].startswith(OCI_ARCHIVE_PREFIX):
-        check_outputs(flags["to_tar"])
-        if name:
-            source["tags"] = (name,)
-        return None
+    is_for_docker = flags["to_repo"].startswith(DOCKER_ARCHIVE_PREFIX)
     flags["to_repo"] = ""
-    return name
+    flags["to_tar"], name = path_and_name
+    if is_for_docker:
+        return tarball, name
+    check_outputs(flags["to_tar"])
+    if name:
+        source["tags"] = (name,)
+    return tarball.with_(format=OCI_LAYOUT), None
 
 
 def _request(source: dict[str, Any], flags: dict[str, Any]) -> RelocationRequest:
-    """With the checks of imgpkg, in its order and its words."""
+    """Makes the request, with the checks of imgpkg in its order and its words."""
     if bool(flags["to_tar"]) == bool(flags["to_repo"]):
         raise InvalidInput("Expected either --to-tar or --to-repo")
     if source.get("archive") and flags["to_tar"]:

@@ -1,6 +1,8 @@
-"""What a comparison of a mirror's source with its destinations found, and the work that follows, as plain values to be
-printed, cut into shards, sent to a worker, and tried again: an item for each image, for tags that show the same image
-travel together, and for each archive, which is written as a whole."""
+"""The result of comparing a mirror's source with its destinations, and the items of work that follow from it.
+
+All are plain values, to be printed, cut into shards, sent to a worker and tried again. An item is one image with all
+tags that show it, or one archive, which is written as a whole.
+"""
 
 from __future__ import annotations
 
@@ -31,12 +33,12 @@ ARCHIVE = "archive"
 WorkKey: TypeAlias = tuple[str, tuple[str, ...]]
 """The source and the destinations of an item."""
 
-
 _SHARED = frozenset(CopyOptions.__struct_fields__) - {"tags"}
-"""Options that a mirror and a copy both declare, but for `tags`: those of a mirror are rules."""
+"""Options that a mirror and a copy both have. `tags` isn't among them: those of a mirror are rules that choose tags."""
 
 _DECIDED = frozenset({"policy", "require_signatures"})
-"""A comparison decides on what tags and bundles show, by the names that they have; on what a lock pins, a plan."""
+"""Options that only the request for a lock gets. The comparison has judged images and bundles by them already, with
+their names; the images that a lock pins are judged when their copy is planned."""
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,18 +63,18 @@ class WorkItem(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     """The image by digest; the path of a lock; the name of an archive."""
     names: tuple[str, ...]
-    """What it is called where it comes from: HOST/REPOSITORY:TAG for each tag, the reference or path of the others. The
-    list of what failed is made of these."""
+    """Its names at the source: HOST/REPOSITORY:TAG for each tag of an image; the reference or path of any other item.
+    Lists of failures show these."""
     targets: tuple[Target, ...]
     options: dict[str, Any] = {}
-    """Those of a copy that the mirror declares as well, in plain values."""
+    """Options of the copy, from the mirror, in plain values."""
     keep_alive: str = KeepAlive.NEEDED.value
     contents: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    """For ARCHIVE: each image by digest, or bundle or lock, with its tags."""
+    """For ARCHIVE: each image by digest, with the tags that it gets in the archive."""
 
     @classmethod
     def of(cls, mirror: Mirror, **fields: Any) -> WorkItem:
-        """With the options of the mirror."""
+        """Returns an item with the options of the mirror."""
         shared = [option for option in fields_of(Policy) if option.name in _SHARED]
         options = {option.name: option.show(getattr(mirror, option.name)) for option in shared}
         return cls(mirror=mirror.name, options=options, keep_alive=mirror.keep_alive.value, **fields)
@@ -81,7 +83,8 @@ class WorkItem(msgspec.Struct, frozen=True, kw_only=True):
         return self.requests(target)[0]
 
     def requests(self, target: Target) -> list[RelocationRequest]:
-        """Those of an archive's contents, or else one."""
+        """Returns the requests that carry the item out for a target: for an archive one for each image in it, else one
+        in all."""
         how = CopyOptions.make(self.options)
         parts = [(TAGS, source, tags) for source, tags in self.contents] or [(self.kind, self.source, target.tags)]
         return [
@@ -101,29 +104,29 @@ class WorkItem(msgspec.Struct, frozen=True, kw_only=True):
         ]
 
     def snapshot(self, target: Target, listed: frozenset[str] | None = None) -> Snapshot:
-        """What the comparison has found out already: the target's tags show something else, or nothing. `listed` are
-        the tags of the source repository, where they were listed."""
+        """Returns what the comparison knows already: the target's tags are absent or show another image. `listed` are
+        the tags of the source repository, if they were listed."""
         tag_lists = {parse_any(self.source).repository: listed} if listed is not None and self.kind == TAGS else {}
         moving = frozenset() if target.shown else frozenset(target.tags)
         return Snapshot(moving=moving, fresh=target.fresh, tag_lists=tag_lists)
 
     @property
     def key(self) -> WorkKey:
-        """What names the item among all work of its mirror: a bundle that goes to a repository and to an archive is two
-        items with one source."""
+        """Identifies the item in the work of its mirror. A bundle for a repository and for an archive is two items."""
         return self.source, tuple(target.destination for target in self.targets)
 
     def alone(self, target: Target) -> WorkItem:
-        """The same for one destination."""
+        """Returns the item for one of its targets only."""
         return msgspec.structs.replace(self, targets=(target,))
 
     def without(self, destinations: Collection[str]) -> WorkItem:
+        """Returns the item for its other targets only."""
         targets = tuple(target for target in self.targets if target.destination not in destinations)
         return msgspec.structs.replace(self, targets=targets)
 
     @property
     def writes_archive(self) -> bool:
-        """Whether a destination is an archive: a file of this machine, or an object that is written as a whole."""
+        """Says whether a destination is an archive."""
         return any(target.destination.startswith(ARCHIVE_PREFIX) for target in self.targets)
 
     @property
@@ -135,7 +138,8 @@ class WorkItem(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def stores(self) -> tuple[tuple[str, StoreName], ...]:
-        """(side, store) of all that it reads and writes, as far as it knows by itself."""
+        """Returns the stores that it reads and writes, each with its side. Those of a lock's images are not among them:
+        only the lock names them."""
         targets = tuple(("destination", parse_store(target.destination)) for target in self.targets)
         if self.kind == LOCK:
             return targets
@@ -162,14 +166,15 @@ class WorkItem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TagState(StrEnum):
-    """How a destination stands with one tag of the source."""
+    """The state of one tag of the source at a destination."""
 
     IN_PLACE = "in place"
     MISSING = "missing"
     STALE = "stale"
     MUTATED = "mutated"
-    """It is declared immutable, and shows something else at the source by now: it isn't overwritten."""
+    """The mirror declares it immutable, and the source shows another image under it now: it isn't overwritten."""
     UNSIGNED = "unsigned"
+    """The policy of signatures refuses the image."""
     UNSIGNED_HERE = "unsigned here"
     """The tag shows the image, and the source has attached something to it that the destination lacks."""
     MORE_THERE = "more there"
@@ -179,10 +184,10 @@ class TagState(StrEnum):
 
 
 DRIFTED = frozenset({TagState.MISSING, TagState.STALE, TagState.MUTATED, TagState.UNSIGNED, TagState.UNSIGNED_HERE})
-"""States in which a destination isn't what the mirror says."""
+"""States in which a destination isn't as the mirror describes it."""
 
 MOVED = frozenset({TagState.MISSING, TagState.STALE, TagState.UNSIGNED_HERE})
-"""States in which a run has something to bring."""
+"""States in which a run copies something."""
 
 ATTACHED = "attached"
 LISTED = "listed"
@@ -193,8 +198,8 @@ _UNAVAILABLE = frozenset({TagState.MUTATED, TagState.FAILED, TagState.UNSIGNED})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TagComparison:
-    """`source` and `destination` are the digests that were seen, empty where there is none or none was asked for; for
-    a mirror with chosen platforms, `source` is what the destination should show."""
+    """One tag. `source` and `destination` are the digests that it shows on each side, empty where it shows none or
+    wasn't asked for. For a mirror that chooses platforms, `source` is the digest of the index cut down to them."""
 
     tag: str
     state: TagState
@@ -207,7 +212,7 @@ class TagComparison:
     error: TransshipError | None = field(default=None, compare=False)
 
     def failed(self, error: TransshipError) -> TagComparison:
-        """The same for a tag that couldn't be looked into."""
+        """Returns the comparison of a tag that couldn't be compared."""
         return replace(self, state=TagState.FAILED, reason=str(error), error=error)
 
     def to_dict(self) -> dict[str, Any]:
@@ -217,7 +222,7 @@ class TagComparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DestinationComparison:
-    """One destination: each selected tag, and the tags it has beyond them."""
+    """One destination: each selected tag, and in `extra` the other tags that it has."""
 
     destination: str
     tags: tuple[TagComparison, ...] = ()
@@ -230,8 +235,8 @@ class DestinationComparison:
 
     @property
     def has_to_be_written(self) -> bool:
-        """Says whether an archive is to be written anew: not while one of its tags is unavailable, as the old archive
-        is better then."""
+        """Says whether an archive is to be written anew: when it differs from what is selected, and every selected tag
+        can be copied. Otherwise the old archive is kept, which has an image for each."""
         states = {tag.state for tag in self.tags}
         return not states & _UNAVAILABLE and bool(states.intersection(MOVED) or self.extra)
 
@@ -251,7 +256,7 @@ class DestinationComparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """One mirror. `too_young` are tags that only their age keeps out, with the reason."""
+    """One mirror. `too_young` has, for each tag that only its age keeps out, the reason in words."""
 
     mirror: str
     source: str
@@ -263,7 +268,7 @@ class Comparison:
     listed: frozenset[str] | None = None
     """The tags of the source repository, where they were listed."""
     selection: Selection | None = None
-    """What the rules made of them, where there are rules."""
+    """Which of them the rules select, and why; None where there are no rules."""
     narrowed: bool = False
     """Whether only some tags were asked for."""
 
@@ -273,7 +278,7 @@ class Comparison:
 
     @property
     def nothing_taken(self) -> str:
-        """Why the mirror is about nothing at all, which is more likely a mistake than a wish; empty when it isn't."""
+        """Says why a mirror selects no tag at all, which is probably a mistake in its rules; empty when it does."""
         has_tags = any(result.tags for result in self.destinations)
         if self.listed is None or self.narrowed or self.too_young or has_tags or self.uncompared:
             return ""
@@ -281,7 +286,7 @@ class Comparison:
 
     @property
     def uncompared(self) -> bool:
-        """Whether nothing of it could be compared."""
+        """Says whether no destination could be compared."""
         return bool(self.destinations) and all(result.error is not None for result in self.destinations)
 
     def count(self, *states: TagState) -> int:
@@ -299,23 +304,23 @@ class Comparison:
         return sum(len(destination.extra) for destination in self.destinations)
 
     def tags(self) -> Iterator[tuple[str, TagComparison]]:
-        """(destination, tag) of all of them."""
+        """Yields each tag of each destination, with the destination."""
         for destination in self.destinations:
             for tag in destination.tags:
                 yield destination.destination, tag
 
     def named(self, state: TagState) -> tuple[str, ...]:
-        """The tags that are in a state at one destination at least."""
+        """Returns the tags that are in a state at one destination at least."""
         return tuple(dict.fromkeys(tag.tag for _, tag in self.tags() if tag.state is state))
 
     @property
     def refusals(self) -> dict[str, str]:
-        """Why the policy of signatures refuses tags."""
+        """Returns, for each tag that the policy of signatures refuses, the reason."""
         return {tag.tag: tag.reason for _, tag in self.tags() if tag.state is TagState.UNSIGNED}
 
     def lag(self, now: datetime) -> float | None:
-        """Seconds since the oldest image was made that a destination should have and hasn't; 0 when it has them all,
-        None when no image says when it was made."""
+        """Returns the age in seconds of the oldest image that a destination lacks; 0 when none lacks any, None when no
+        lacking image says when it was made."""
         behind = [tag for _, tag in self.tags() if tag.state in (TagState.MISSING, TagState.STALE)]
         times = [tag.created for tag in behind if tag.created is not None]
         if not behind:
@@ -342,8 +347,9 @@ def changes(
     *,
     archives: bool,
 ) -> list[WorkItem]:
-    """`digests` is what each tag shows at the source; `fresh` are destinations without any tag. Without `archives`,
-    when only some tags were looked at, no archive is written."""
+    """Returns the items that bring the destinations to what the mirror describes. `digests` has the image that each tag
+    shows at the source; `fresh` are destinations without any tag. Without `archives`, when only some tags were
+    compared, no archive is written."""
     moving: dict[Digest, dict[str, list[TagComparison]]] = {}
     whole = []
     for result in results:
@@ -376,7 +382,7 @@ def _image(
 
 
 def _archive(mirror: Mirror, result: DestinationComparison, digests: Mapping[str, Digest]) -> WorkItem:
-    """All that is selected, whatever of it changed."""
+    """Returns the item that writes an archive anew, with all selected images, changed or not."""
     contents: dict[str, list[str]] = {}
     for tag in result.tags:
         contents.setdefault(f"{mirror.source.store}@{digests[tag.tag]}", []).append(tag.tag)
@@ -389,6 +395,6 @@ def _archive(mirror: Mirror, result: DestinationComparison, digests: Mapping[str
 
 
 def _to_give(mirror: Mirror, tags: Sequence[TagComparison]) -> tuple[str, ...]:
-    """A bundle that is named by its digest has no tag to give on."""
+    """Returns the tags that the copy gets: those of the source. A bundle that the mirror names by digest has none."""
     reference = mirror.source.reference
     return () if reference is not None and reference.digest else tuple(tag.tag for tag in tags)

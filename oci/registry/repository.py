@@ -1,14 +1,16 @@
 """A repository of a registry as a Source and a Destination, and all registries of a side.
 
-Blobs are written by a ladder that is climbed down step by step (distribution-spec, "Pushing blobs").
+A blob is written in the first of these ways that the registry accepts (distribution-spec, "Pushing blobs"):
 
-    it is there, or can be mounted      one POST                       nothing is sent
-    a small blob                        one POST with the whole blob
-    one PUT for the whole blob          POST, PUT                      what nearly every registry takes
-    chunks                              POST, PATCH..., PUT            where a proxy limits sizes, or to go on
-                                                                       where a broken PUT got to
+    way                                 requests                       when
+    find or mount it                    POST                           it is there, or in another repository
+    send it in the POST                 POST                           it is small
+    send it whole                       POST, PUT                      nearly every registry accepts this
+    send chunks                         POST, PATCH..., PUT            a proxy limits sizes, or a PUT broke off and
+                                                                       the upload goes on from there
 
-A source that breaks, or gives a wrong byte, ends the upload: its session is cancelled and its error goes up unchanged.
+When reading the source fails, or a byte of it is wrong, the upload is cancelled and the source's error is raised
+unchanged.
 """
 
 from __future__ import annotations
@@ -37,8 +39,9 @@ from oci.registry.uploads import CUT, SMALL, UploadSession
 from oci.store import BlobOutcome, BlobReader
 
 MISSES = 16
-"""A repository without tags may have blobs of an interrupted run. Blobs are sent in the same order again, so that after
-so many in a row that weren't there, small ones are sent without asking."""
+"""So many blobs in a row were asked for and absent: after them, small ones are sent without asking. It counts in a
+repository without tags, which has blobs only if a run was interrupted, and a run sends its blobs in the same order
+again."""
 
 MOUNT_TRIES = 2
 _POLL = 0.2
@@ -63,11 +66,14 @@ class RegistryRepository(Remote):
         super().__init__(transport, name)
         self._lock = threading.Lock()
         self._misses = 0
+        """Blobs that were absent, since the last that was there."""
         self._asking = 0
+        """Threads that are asking for a blob and may add to the misses."""
         self._answered = threading.Condition()
         self._refused_sources: set[Repository] = set()
+        """Repositories from which the registry refuses to mount."""
         self._claimed: dict[Digest, tuple[UploadSession, Kind]] = {}
-        """Blobs that a mount made be there, by the registry's word alone."""
+        """Blobs that the registry says it has mounted, with the kind of the request. No manifest has proven it yet."""
 
     def all_tags(self) -> Iterator[str]:
         return manifests.list_tags(self, exhaustive=True)
@@ -77,15 +83,16 @@ class RegistryRepository(Remote):
 
     @property
     def has_referrers_api(self) -> bool | None:
-        """None until referrers were asked for: what a profile assumes isn't known yet."""
+        """Says whether the registry has the referrers API; None until it was asked: an assumption of its profile
+        doesn't count."""
         return None if self.learned.is_assumed(GET_REFERRERS) else self.learned.works(GET_REFERRERS)
 
     def listed(self) -> tuple[Digest, ...]:
-        """Empty: distribution-spec has no list of manifests."""
+        """Returns nothing: distribution-spec has no list of manifests."""
         return ()
 
     def sweep(self, candidates: Collection[Digest]) -> int | None:
-        """Does nothing: a registry collects garbage itself."""
+        """Does nothing, and returns None: a registry collects garbage itself."""
         del candidates
         return None
 
@@ -106,20 +113,21 @@ class RegistryRepository(Remote):
         return outcome
 
     def put_manifest(self, manifest: Manifest, tag: str = "") -> None:
-        """A blob that the registry said to have mounted, and doesn't have, is uploaded before a second attempt."""
+        """See Destination.put_manifest. Where the registry refuses it because it lacks a blob that it said it had
+        mounted, uploads that blob and tries once more."""
         try:
             listed = manifests.put_manifest(self, manifest, tag)
         except StoreError as error:
             if not self._restore(manifest, error):
                 raise
             listed = manifests.put_manifest(self, manifest, tag)
-        self._forget(manifest)
+        self._take_claims(manifest)  # the registry took the manifest: its blobs are there
         if manifest.subject is not None and not listed:
             referrers.add_to_fallback(self, manifest, manifest.subject.digest)
 
     def _restore(self, manifest: Manifest, error: StoreError) -> bool:
-        """After a manifest was refused with `error`, in whatever words: uploads its blobs that a mount only claimed to
-        have put there. True when there were any."""
+        """Uploads those blobs of a refused manifest that the registry claimed to have mounted and doesn't have. Says
+        whether there were any. Registries word such a refusal in their own ways, so any may be one."""
         if error.status in (0, 401, 429):
             return False
         restored = False
@@ -132,23 +140,19 @@ class RegistryRepository(Remote):
                 restored = True
         return restored
 
-    def _forget(self, manifest: Manifest) -> None:
-        """The registry took the manifest: its blobs are there."""
-        if self._claimed:
-            self._take_claims(manifest)
-
     def _take_claims(self, manifest: Manifest) -> list[tuple[UploadSession, Kind]]:
+        """Returns the claims on the blobs of a manifest, and drops them."""
         with self._lock:
             claims = [self._claimed.pop(blob.digest, None) for blob in manifest.blobs]
         return [claim for claim in claims if claim is not None]
 
     def _begin(self, session: UploadSession, *, mount_from: Sequence[Repository], fresh: bool) -> BlobOutcome | None:
-        """The first step, in as few requests as this registry allows: None where the blob is to be sent, for which the
-        session is open."""
+        """Finds the blob, mounts it or sends it in a POST, in as few requests as this registry allows. Returns None
+        where the session is open and the blob is to be sent in it."""
         unfit = {self.name, *self._refused_sources}
         others = [source for source in dict.fromkeys(mount_from) if source not in unfit]
-        perhaps_there = self.name in mount_from or not fresh
-        with self._asking_for(session.blob, sure=perhaps_there, left_over=not others) as asks:
+        may_be_there = self.name in mount_from or not fresh
+        with self._asking_for(session.blob, always=may_be_there, if_interrupted=not others) as asks:
             outcome = self._look_for(session) if asks else None
         if outcome is not None or (session.is_open and not others):
             return outcome
@@ -164,14 +168,14 @@ class RegistryRepository(Remote):
         return None
 
     @contextmanager
-    def _asking_for(self, blob: Descriptor, *, sure: bool, left_over: bool) -> Iterator[bool]:
-        """Says whether to ask for a blob: `sure` to, or in a repository without tags, where it may be `left_over` of an
-        interrupted run. Where a mount from the repository itself is the start of an upload at the same time, asking for
-        a blob that needs a POST and a PUT anyway costs nothing. Else so many are asked for that the misses stay within
-        MISSES: threads that come meanwhile wait for the answers, which are quick."""
+    def _asking_for(self, blob: Descriptor, *, always: bool, if_interrupted: bool) -> Iterator[bool]:
+        """Says whether to ask for a blob before it is sent. With `if_interrupted`, only an interrupted run can have
+        left it there. Asking is free then for a big blob where a mount from the repository itself also starts the
+        upload, as the blob takes a POST and a PUT anyway. For other blobs the misses stay within MISSES: a thread
+        waits for the answers that others await, as long as these may bring the misses to that number."""
         is_free = blob.size > SMALL and bool(self.learned.works(POST_SELF_MOUNT))
-        if sure or not left_over or is_free:
-            yield sure or left_over
+        if always or not if_interrupted or is_free:
+            yield always or if_interrupted
             return
         with self._answered:
             while self._misses < MISSES <= self._misses + self._asking:
@@ -187,7 +191,8 @@ class RegistryRepository(Remote):
                 self._answered.notify_all()
 
     def _look_for(self, session: UploadSession) -> BlobOutcome | None:
-        """Existence and upload start in one request, where a mount from the repository itself is understood so."""
+        """Asks whether the blob is there. Where the registry answers a mount from the repository itself with 201 if it
+        is and 202 if it isn't, that one request also opens the session. Returns None when it is absent."""
         digest, understood = session.blob.digest, self.learned.works(POST_SELF_MOUNT)
         if understood is not False:
             try:
@@ -209,7 +214,7 @@ class RegistryRepository(Remote):
             self._misses += 1
             return None
         if session.is_open:
-            # It is there, yet the mount said nothing of it: this registry has to be asked.
+            # HEAD finds it, and the mount didn't: the mount doesn't tell at this registry.
             self.learned.decline(POST_SELF_MOUNT)
             session.cancel()
         return self._skipped()
@@ -223,7 +228,8 @@ class RegistryRepository(Remote):
             self._claimed[session.blob.digest] = session, kind
 
     def _learn_self_mount(self, session: UploadSession) -> None:
-        """Asks for a blob that is certainly there, once in a registry: only a 201 tells that 202 means absent."""
+        """Tries, once for a registry, to mount a blob that was just written from the repository itself. Only if it
+        answers 201 for such a blob does its 202 mean that a blob is absent."""
         if not self.learned.may_try(POST_SELF_MOUNT):
             return
         try:
@@ -237,8 +243,9 @@ class RegistryRepository(Remote):
             self.learned.decline(POST_SELF_MOUNT)
 
     def _mount(self, session: UploadSession, other: Repository) -> BlobOutcome | None:
-        """201: mounted. 202: it wasn't, and here is a session. Anything else, a refusal among it, is a reason to
-        upload, never to fail (imgpkg issue 495)."""
+        """Mounts the blob from another repository. A 201 says that it is done; a 202 says that it isn't, and opens the
+        session. Any other answer, also a refusal, means that the blob is uploaded, and is no failure (imgpkg issue
+        495)."""
         scopes = (Scope(self.name.path, "pull,push", apart=True), Scope(other.path, "pull"))
         try:
             answer = session.start(POST_MOUNT, scopes=scopes, mount=session.blob.digest, source=other)
@@ -254,7 +261,7 @@ class RegistryRepository(Remote):
         return BlobOutcome.MOUNTED
 
     def _single_post(self, session: UploadSession) -> BlobOutcome | None:
-        """The whole blob in the POST; a registry that doesn't know that answers with a session, or refuses."""
+        """Sends the whole blob in the POST. A registry that doesn't support it answers with a session, or refuses."""
         data = b"".join(session.read(0))
         try:
             answer = session.start(POST_BLOB, body=data, digest=session.blob.digest)
@@ -272,12 +279,12 @@ class RegistryRepository(Remote):
 
     @property
     def login(self) -> str:
-        """Who asks, in words: `user bob (docker config)`, `anonymous`."""
+        """Returns the login in words: `user bob (docker config)`, `anonymous`."""
         return self.transport.login.credential(self.name.path).identity
 
     def try_login(self, *, push: bool) -> bool:
-        """Ask for the tags or, with `push`, start an upload session, which is cancelled. Return whether the repository
-        is there, as far as that tells. Raise StoreError where it is refused."""
+        """Asks for the tags or, with `push`, starts an upload session and cancels it. Returns False where the answer
+        says that there is no such repository. Raises StoreError where the login is refused."""
         if push:
             session = UploadSession(self, _NOTHING, lambda _: iter(()))
             session.start()
@@ -291,13 +298,13 @@ class RegistryRepository(Remote):
 
 
 def _remembered(read: BlobReader) -> BlobReader:
-    """Reads a small blob once, however often it is sent."""
+    """Returns a reader that reads a small blob from its source once, however often it is sent."""
     whole = cache(lambda: b"".join(read(0)))
     return lambda offset: iter((whole()[offset:],))
 
 
 class Registries:
-    """Opens repositories; `settings` is asked once for each registry host. Use as a context manager."""
+    """The registries of one side of a run, and their repositories, each opened once. Use as a context manager."""
 
     def __init__(
         self,
@@ -310,7 +317,8 @@ class Registries:
         state: State | None = None,
         named: Collection[str] | None = None,
     ) -> None:
-        """`state` is what earlier runs left; `named` are the registries that the user named; None stands for all."""
+        """`settings` gives the options of a registry host, and is called once for each. `state` is what earlier runs
+        have learned of registries. `named` are the registries that the user named; None stands for all."""
         self._state = state or State()
         self._settings = settings
         self._credentials = credentials
@@ -325,7 +333,7 @@ class Registries:
             return self._repositories.setdefault(name, RegistryRepository(transport, name))
 
     def expect(self, names: Iterable[Repository]) -> None:
-        """Says which repositories will be asked for soon."""
+        """Says which repositories will be asked for soon, so that one token is fetched for several of them."""
         for name in names:
             self.transport(name.registry).login.expect(name.path)
 

@@ -1,4 +1,4 @@
-"""Making the plan: resolve the source, walk it, compare with the destination."""
+"""Makes the plan of a relocation: resolves the source, asks what the destination has, and walks the source."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from oci.errors import Denied, InvalidInput, NotFound, Unauthorized
 from oci.manifest import Manifest
 from oci.meter import unheard
 from oci.output import check_destination
-from oci.reference import Reference, Repository, StoreName
+from oci.reference import ArchiveName, Reference, Repository, StoreName
 from oci.relocation.plan import (
     Entry,
     Node,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class Snapshot(Struct, frozen=True):
-    """What a comparison has asked before, so that planning doesn't ask again."""
+    """What a comparison knows of the destination and of sources, so that planning doesn't ask again."""
 
     moving: frozenset[str] = frozenset()
     """Tags that show another image at the destination, or that it doesn't have."""
@@ -51,7 +51,8 @@ class Snapshot(Struct, frozen=True):
 
 
 OnNode: TypeAlias = Callable[[bool, Node, int], None]
-"""Gets what planning finds, in its thread: is the destination fresh, a node, how many nodes are known to come."""
+"""Gets, in the thread that plans, whether the destination is fresh, a node that was found, and how many nodes are known
+to follow."""
 
 
 def make_plan(
@@ -63,17 +64,17 @@ def make_plan(
 ) -> Plan:
     """Walks the source and asks the destination what it has. Nothing is written.
 
-    Raises when the root can't be read or isn't what was asked for. Any other part that can't be read is a failure in
-    the plan: the rest may be transferred, and nothing is given a name.
+    Raises when the root can't be read, isn't what was asked for, or is refused by the policy of signatures. Any other
+    part that can't be read is a failure in the plan: the rest may be transferred, and nothing is given a name.
     """
     # A mistake in the policy, or a folder that can't be written, is found before the first request.
     gate = session.gate(request.policy, signed=request.require_signatures) if request.policy else None
     check_destination(request.destination)
     roots, refused = _admitted(session, gate, _resolve(session, request), request.destination)
     roots, rewritten = _choose_platforms(session, roots, request.wanted_platforms)
-    store = session.compared(request.destination)
+    store = _destination(session, request.destination)
     _drop_tags_in_place(session, store, roots.entries)
-    destination, moving = _look_at(store, roots, snapshot, repair=request.repair)
+    destination, moving = _ask_destination(store, roots, snapshot, repair=request.repair)
     walk = Walk(
         session,
         destination,
@@ -88,7 +89,7 @@ def make_plan(
     _check_kinds(roots, walk, request, destination)
     if request.wanted_artifacts:
         walk.follow_attachments()
-    # Of what is copied now, in one repository: an unchanged copy costs no request for what it leaves behind.
+    # Only what is copied now, of the root's repository, is asked for: an unchanged copy costs no request for this.
     copied = [node for node in walk.nodes.values() if not node.present and node.store == roots.entries[0].places[0]]
     ask = snapshot is None and bool(request.image)
     attached_left = walk.count_left(() if request.archive else copied, ask=ask)
@@ -172,8 +173,8 @@ def _admitted(
     session: Session, gate: Gate | None, roots: Roots, destination: StoreName
 ) -> tuple[Roots, tuple[PlanFailure, ...]]:
     """Returns the roots that the policy of signatures lets in, and why it refuses the others. What a bundle lists is
-    pinned by the bundle's own digest, and what is attached to an image proves itself. Raises NotTrusted for the root of
-    all."""
+    pinned by the bundle's own digest, and what is attached to an image proves itself. Raises NotTrusted when it refuses
+    the root of all."""
     if gate is None:
         return roots, ()
     from oci.signatures.policy import refusals  # noqa: PLC0415 - only with a policy
@@ -181,10 +182,9 @@ def _admitted(
     candidates = [entry for entry in roots.entries if entry.role not in (Role.SIGNATURE, Role.REFERRER)]
     images = []
     for entry in candidates:
-        # By digest, with the tag that it was asked for by. What an archive says of its origin doesn't count.
+        # The tag counts at a registry that was asked for it. What an archive says of its origin doesn't.
         place = entry.places[0]
-        is_from_there = entry.origin is not None and entry.origin.repository == place
-        tag = roots.requested_tag if is_from_there else ""
+        tag = roots.requested_tag if entry.origin is not None and entry.origin.repository == place else ""
         images.append((session.source(place), Reference(place, tag, entry.digest)))
     refused = refusals(gate, images, destination, session.workers)
     if refused and (len(refused) == len(candidates) == 1 or (not roots.is_list and roots.entries[0].digest in refused)):
@@ -221,6 +221,15 @@ def _choose_platforms(
     return replace(roots, entries=tuple(entries)), rewritten
 
 
+def _destination(session: Session, name: StoreName) -> Source:
+    """Returns the store that the plan is compared with. An archive counts as empty: it is always written anew."""
+    if not isinstance(name, ArchiveName):
+        return session.destination(name)
+    from oci.archive.source import EmptyArchive  # noqa: PLC0415 - a copy between registries reads no archive
+
+    return EmptyArchive(name)
+
+
 def _drop_tags_in_place(session: Session, destination: Source, entries: Iterable[Entry]) -> None:
     """Takes off the tags of entries that show the right image at the destination already."""
     moving = set(tags_to_move(session, destination, [(tag, entry.digest) for entry in entries for tag in entry.tags]))
@@ -228,11 +237,12 @@ def _drop_tags_in_place(session: Session, destination: Source, entries: Iterable
         entry.tags = tuple(tag for tag in entry.tags if (tag, entry.digest) in moving)
 
 
-def _look_at(
+def _ask_destination(
     store: Source, roots: Roots, snapshot: Snapshot | None, *, repair: bool
 ) -> tuple[DestinationState, tuple[str, ...]]:
-    """Asks the destination for the tags that the root is to get, for the root itself, and whether there is any tag, as
-    far as the snapshot doesn't say it. Returns what is known of the destination then, and the tags to move."""
+    """Asks the destination for the tags that the root is to get, for the root itself, and whether there is any tag at
+    all, unless the snapshot says so. Returns what it has, as far as that is known by then, and the tags of the root to
+    move."""
     present: dict[Digest, Descriptor] = {}
     moving = []
     for tag in roots.tags:
@@ -303,12 +313,13 @@ def children_first(nodes: Mapping[Digest, Node]) -> list[Node]:
 
 
 _PASSED_ON = {*Node.__struct_fields__} & {*PlannedManifest.__struct_fields__} - {"blobs", "tags"}
-"""What a plan says of a manifest as the walk has it."""
+"""Fields of a planned manifest that are those of its node."""
 
 
 def planned_manifest(
     node: Node, request: RelocationRequest, tags: Sequence[str], rewritten: Mapping[Digest, Manifest]
 ) -> PlannedManifest:
+    """Returns a node as the plan has it, with the tags to move and the keep-alive tag that the request asks for."""
     index = rewritten.get(node.digest)
     # Children and referrers are held by what they belong to.
     is_held = node.role in (Role.CHILD, Role.REFERRER) or (

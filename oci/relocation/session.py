@@ -130,14 +130,6 @@ class Session:
         """Says which repositories will be asked for soon, so that one token is fetched for several of them."""
         self._sides[side].expect(name for name in names if isinstance(name, Repository))
 
-    def compared(self, name: StoreName) -> Source:
-        """Returns what a plan is compared with: the destination as it is; an archive is always written from nothing."""
-        if not isinstance(name, ArchiveName):
-            return self.destination(name)
-        from oci.archive.source import EmptyArchive  # noqa: PLC0415 - a copy between registries reads no archive
-
-        return EmptyArchive(name)
-
     def archive(self, name: ArchiveName, side: str = "source", *, anew: bool = False) -> ArchiveSource:
         """Opens an archive once; the session closes it. `anew` is for an archive that has been written meanwhile."""
         from oci.archive.open import open_readers  # noqa: PLC0415 - a copy between registries reads no archive
