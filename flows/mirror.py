@@ -72,7 +72,7 @@ class MirrorCheckParameters(Options):
     )
     only: tuple[ShortText, ...] = option(
         (),
-        "Look at these tags only: REGISTRY/REPOSITORY:TAG, as `only` of a report with failures lists them. A tag that "
+        "Look at these tags only: REGISTRY/REPOSITORY:TAG, as 'only' of a report with failures lists them. A tag that "
         "no mirror takes is ignored.",
         examples=[["registry.example/shop/web:1.4.0"]],
         max_length=10_000,

@@ -89,7 +89,7 @@ async def relocate(parameters: RelocateParameters) -> RelocationReport:
 
         async def report_cancelled() -> None:
             run.relocation.error = cancelled()
-            await report.fn(parameters.destination)
+            await report.fn(run.destination)
 
         report_path = ""
         try:
@@ -106,7 +106,7 @@ async def relocate(parameters: RelocateParameters) -> RelocationReport:
                 await run.in_thread(lambda: write_lock(parameters.lock_output, result_lock(*relocation)))
         except TransshipError as error:
             run.relocation.error = error
-        written = await report(parameters.destination)
+        written = await report(run.destination)
         if report_path:
             await run.in_thread(write_json, report_path, written.to_dict())
         cause = run.relocation.error

@@ -73,7 +73,9 @@ class ExportRun(RelocationRun):
 
     @property
     def destination(self) -> str:
-        return self.archive.locations[0] if self.archive else super().destination
+        """Returns where the archive is to be, also of a run that ends before the archive is planned or that splits it:
+        pages, events and metrics of all runs to it have this name."""
+        return str(self.relocation.request.destination.location)
 
     @property
     def bytes_stored(self) -> int:
@@ -89,7 +91,7 @@ class ExportRun(RelocationRun):
             archive=list(facts.locations),
             archive_facts=facts,
             published=self.finished is not None or self.unchanged,
-            images_copied=0 if self.unchanged else images,
+            images_copied=images if self.finished is not None else 0,
             images_present=images if self.unchanged else 0,
             bytes=Traffic(written=total.sent, mounted=total.copied, skipped=total.kept),
         )

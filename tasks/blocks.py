@@ -62,7 +62,7 @@ class RegistryCredentials(Block):
     settings: dict[str, Any] = Field(
         default={},
         title="Settings",
-        description="Options of this registry, as in `registries` of mirrors.yaml. They override those of the form.",
+        description="Options of this registry, as under registries in mirrors.yaml. They override those of the form.",
         examples=[{"insecure": True}, {"ca_files": ["/etc/ssl/corp-ca.pem"], "requests_per_second": 10}],
     )
 

@@ -236,7 +236,7 @@ async def report(destination: str) -> RelocationReport:  # noqa: ARG001 - shown 
     so."""
     run = current(RelocationRun)
     written = run.report()
-    where = written.archive[0] if written.archive else run.destination
+    where = run.destination
     kind = "export" if written.archive_facts else "relocation"
     await write_page(kind, where, relocation_page(written), f"What the relocation of {written.source} did")
     sent = OtherLine(what=f"{written.source} → {where}", succeeded=written.succeeded, sent=written.bytes.written)

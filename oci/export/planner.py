@@ -244,7 +244,7 @@ def _shares(
     if used > limit:
         raise InvalidInput(
             f"the description of the archive alone has {used} bytes, more than a volume of {limit}",
-            hint="give a bigger --max-size",
+            hint="raise --max-size",
         )
     shares: list[list[MemberContent]] = [[]]
     for member in members:
@@ -253,7 +253,7 @@ def _shares(
             raise InvalidInput(
                 f"a volume holds whole blobs, and {member.digest or member.name} has {member.size} bytes, "
                 f"more than one of {limit}",
-                hint="give a bigger --max-size",
+                hint="raise --max-size",
             )
         if used + length > limit:
             shares.append([])

@@ -86,7 +86,7 @@ class CopyOptions(GateOptions):
         "",
         "Public key that an archive must be signed with: beside each of its files NAME.sigstore.json, over its "
         "SHA-256. Nothing gets a name before all of the archive was read and that holds.",
-        title="Require a signature",
+        title="Require a signed archive",
         examples=["/etc/transship/cosign.pub"],
         metavar="KEY",
         max_length=2000,

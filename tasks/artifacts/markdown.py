@@ -61,12 +61,12 @@ def page(title: str, *parts: Iterable[str]) -> str:
     return "\n".join([f"## {text(title)}", "", *(line for part in parts for line in part)]) + "\n"
 
 
-_FLAG = re.compile(r"`[^`]*`|(?<![\w-])(--[a-z][a-z0-9-]+)(?!,? \(?`)")
+_FLAG = re.compile(r"`[^`]*`|(?<![\w-])(--[a-z][a-z0-9-]+)(?!,? \(?`)( [A-Z]+\b)?")
 
 
 def in_forms(value: str) -> str:
-    """Returns a text with fields of forms in place of the command's flags. What is in backquotes is a command, or the
-    field of the flag before it. A flag that no form has, or forms under several titles, stays."""
+    """Returns a text with fields of forms in place of the command's flags and their FILE or PATH. What is in backquotes
+    is a command, or the field of the flag before it. A flag that no form has, or forms under several titles, stays."""
     if "--" not in value:
         return value
     titles: dict[str, set[str]] = {}

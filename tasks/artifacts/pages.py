@@ -13,6 +13,7 @@ from oci.errors import cause_and_step
 from oci.meter import Receipt
 from oci.mirror.results import MirrorReport
 from oci.prune.plan import PruneRunReport
+from oci.reference import ARCHIVE_PREFIX, parse_store
 from oci.relocation.report import ImageTraffic, RelocationReport, VerificationReport, short_subject
 from oci.units import counted, show_size
 from tasks.artifacts.markdown import code, facts, in_forms, in_full, page, table, text
@@ -62,7 +63,7 @@ def relocation_page(report: RelocationReport) -> str:
         for kind, count in sorted(kinds.items(), key=lambda item: -item[1])
     ]
     return page(
-        f"{report.source} → {', '.join(report.archive) or report.destination}",
+        f"{report.source} → {_place(report)}",
         [_relocation_verdict(report), ""],
         in_full(report.digest),
         failure_list(failed, f"and {left_out} more" if left_out else ""),
@@ -73,6 +74,12 @@ def relocation_page(report: RelocationReport) -> str:
         # References in full and errors as they are: no digest is broken over lines.
         ["### Details of the failures", "", *details] if details else [],
     )
+
+
+def _place(report: RelocationReport) -> str:
+    """Returns the destination as a person names it: an archive by its files or objects, also before it is planned."""
+    named = ", ".join(report.archive) or report.destination
+    return parse_store(named).short if named.startswith(ARCHIVE_PREFIX) else named
 
 
 def _relocation_verdict(report: RelocationReport) -> str:
@@ -101,7 +108,7 @@ def _relocation_rows(report: RelocationReport) -> dict[str, str]:
             in_blobs = f" in {counted(blobs, 'blob')}" if blobs or kind == "written" else ""
             traffic[title] = f"{show_size(size)}{in_blobs}"
     rows = {
-        "Destination": code(report.destination),
+        "Destination": code(_place(report)),
         "Tags moved": _tags(report.tags),
         "Images": f"{report.images_copied} copied, {report.images_present} already there",
         **traffic,

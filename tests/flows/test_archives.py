@@ -26,6 +26,7 @@ from tests.servers.seaweedfs import ACCESS_KEY, SECRET_KEY, SeaweedFS
 from tests.support import content
 from tests.support.prefect_server import FLEET_POOL, PrefectServer, deploy, settings_for
 from tests.support.shop import Shop, push_shop
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("prefect")
 
@@ -115,6 +116,39 @@ def test_a_bundle_becomes_an_object_and_the_run_says_so(
     [page] = artifacts(artifact_key("export", s3_location))
     assert "Complete." in page
     assert "5 images, 10 blobs" in page  # a config and a layer of each
+
+
+def test_all_runs_to_an_archive_have_its_name_however_they_end(
+    prefect: PrefectServer, shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "numbers").mkdir()
+    monkeypatch.setenv("TRANSSHIP_METRICS_FILE", str(tmp_path / "numbers"))
+    archive = str(tmp_path / "folder" / "shop.tar")
+    with pytest.raises(InvalidInput, match="no S3 Store block"):  # before there is a plan
+        export_through("no-such-store", shop.reference, archive)
+    with pytest.raises(NotFound):  # planned, and not begun
+        export(shop.reference, archive)
+    (tmp_path / "folder").mkdir()
+    export(shop.reference, archive, max_size=26_000)
+
+    early, planned, whole = artifacts(artifact_key("export", archive))
+    assert f"| Destination | `{archive}` |" in early
+    assert "| Images | 0 copied, 0 already there |" in planned, "what isn't in place wasn't copied"
+    assert "shop.vol002.tar" in whole
+    assert early.count("archive:") == planned.count("archive:") == whole.count("archive:") == 0
+    [file] = (tmp_path / "numbers").iterdir()
+    assert f'transship_run_success{{destination="{archive}"}} 1.0\n' in file.read_text()
+    resource = f"transship.relocation.{archive}"
+    until("three events", lambda: len(ended(prefect, resource)) == 3)
+    assert sorted(ended(prefect, resource)) == [
+        f"transship.relocation.{end}" for end in ("failed", "failed", "finished")
+    ]
+
+
+def ended(prefect: PrefectServer, resource: str) -> list[str]:
+    """The events of a resource, by name."""
+    found = prefect.request("POST", "/events/filter", {"filter": {"resource": {"id": [resource]}}})
+    return [event["event"] for event in found["events"]]
 
 
 def test_a_relocation_into_an_archive_is_an_export(

@@ -85,6 +85,13 @@ def test_the_form_is_flat_and_has_every_declared_option(flow: Flow[..., Any], fo
     assert sorted(body["position"] for body in schema["properties"].values()) == list(range(len(leaves)))
 
 
+@pytest.mark.parametrize("flow", FORMS, ids=lambda flow: str(flow.name))
+def test_no_text_of_a_form_has_backquotes_which_the_newer_ui_draws_as_they_are(flow: Flow[..., Any]) -> None:
+    shown = SCHEMAS[flow.name]["properties"]
+    assert not [name for name, body in shown.items() if "`" in body["description"] + body["title"]]
+    assert len({body["title"] for body in shown.values()}) == len(shown), "two fields would have one title"
+
+
 def test_required_fields_come_first_and_what_is_rarely_changed_last() -> None:
     first = sorted(SCHEMAS["relocate"]["properties"].items(), key=lambda item: item[1]["position"])
     names = [name for name, _ in first]

@@ -249,6 +249,9 @@ def test_artifact_keys_have_only_what_prefect_allows_and_are_the_same_for_every_
         ("permit it: --registry-insecure, `insecure` in a form",) * 2,
         ("raise --registry-manifest-limit (`manifest_limit` in forms)",) * 2,
         ("name it with --to-repo, which no form has",) * 2,
+        ("name the key: --sign KEY", 'name the key: the field "Sign with"'),
+        ("add --receipt FILE or --attach-receipt", 'add the field "Receipt" or the field "Attach the receipt"'),
+        ("an archive: --platform linux/amd64", 'an archive: the field "Platforms" linux/amd64'),
     ],
 )
 def test_a_run_names_fields_where_a_command_has_flags(said: str, shown: str) -> None:
