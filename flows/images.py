@@ -6,9 +6,8 @@ import asyncio
 from typing import cast
 
 from prefect import flow
-from prefect.runtime import flow_run
 
-from flows.parameters.forms import alone, archive_name, flat
+from flows.parameters.forms import alone, archive_name, flat, named
 from flows.parameters.images import (
     DescribeParameters,
     PullParameters,
@@ -41,9 +40,10 @@ from tasks.bundle import (
 from tasks.run import DRIFT, completed, failed, or_failed, running
 
 
-def push_name() -> str:
+@named(PushParameters)
+def push_name(parameters: PushParameters) -> str:
     """`push config 1.4.0 -> registry.example`"""
-    destination = PushParameters.read(flow_run.parameters).request().destination
+    destination = parameters.request().destination
     return f"push {destination.short} -> {destination.repository.short}"
 
 
@@ -62,9 +62,9 @@ async def push(parameters: PushParameters) -> PushReport:
 push_sync = alone(push, PushParameters)
 
 
-def pull_name() -> str:
+@named(PullParameters)
+def pull_name(parameters: PullParameters) -> str:
     """`pull config 1.4.0 -> /srv/config`"""
-    parameters = PullParameters.read(flow_run.parameters)
     is_lock = parameters.kind == "lock"
     source = parameters.source.rpartition("/")[2] if is_lock else parse_any(parameters.source).short
     return f"pull {source} -> {parameters.folder}"
@@ -91,9 +91,10 @@ async def pull(parameters: PullParameters) -> PullReport:
 pull_sync = alone(pull, PullParameters)
 
 
-def describe_name() -> str:
+@named(DescribeParameters)
+def describe_name(parameters: DescribeParameters) -> str:
     """`describe shop-bundle 1.4.0`"""
-    return f"describe {DescribeParameters.read(flow_run.parameters).reference().short}"
+    return f"describe {parameters.reference().short}"
 
 
 @flow(name="describe", flow_run_name=describe_name, persist_result=False)
@@ -113,9 +114,9 @@ async def describe(parameters: DescribeParameters) -> DescribeReport:
 describe_sync = alone(describe, DescribeParameters)
 
 
-def tags_name() -> str:
+@named(TagsParameters)
+def tags_name(parameters: TagsParameters) -> str:
     """`tags of registry.example/shop/web` or `resolve web 1.4.0`"""
-    parameters = TagsParameters.read(flow_run.parameters)
     reference = parameters.reference()
     if parameters.action is TagAction.RESOLVE:
         return f"resolve {reference.short}"
@@ -138,9 +139,9 @@ async def tags(parameters: TagsParameters) -> TagsReport:
 tags_sync = alone(tags, TagsParameters)
 
 
-def verify_name() -> str:
+@named(VerifyParameters)
+def verify_name(parameters: VerifyParameters) -> str:
     """`verify shop 1.4.0`, `verify registry.corp.example/mirror/shop deep`, `verify images.lock.yml and 2 more`"""
-    parameters = VerifyParameters.read(flow_run.parameters)
     names = [
         *(parse_any(text).short for text in parameters.references),
         *parameters.repositories,
@@ -176,9 +177,10 @@ async def verify(parameters: VerifyParameters) -> VerificationReport:
 verify_sync = alone(verify, VerifyParameters)
 
 
-def verify_receipt_name() -> str:
+@named(VerifyReceiptParameters)
+def verify_receipt_name(parameters: VerifyReceiptParameters) -> str:
     """`verify receipt shop.receipt.json`"""
-    return f"verify receipt {VerifyReceiptParameters.read(flow_run.parameters).receipt.rpartition('/')[2]}"
+    return f"verify receipt {parameters.receipt.rpartition('/')[2]}"
 
 
 @flow(name="verify-receipt", flow_run_name=verify_receipt_name, persist_result=False)

@@ -10,10 +10,9 @@ from functools import partial
 from typing import Any, cast
 
 from prefect import flow
-from prefect.runtime import flow_run
 from prefect.states import Failed
 
-from flows.parameters.forms import FleetOptions, QueueName, ShortText, alone, flat
+from flows.parameters.forms import FleetOptions, QueueName, ShortText, alone, flat, named
 from oci.errors import Incomplete, InvalidInput, StoreError, TransshipError
 from oci.mirror.comparison import Comparison, WorkItem
 from oci.mirror.config import Mirror, MirrorsConfig
@@ -123,14 +122,16 @@ class MirrorShardParameters(Options):
         return cls(config=alone, queue=QueueName.of(queue)).to_dict()
 
 
-def run_name() -> str:
+@named(MirrorParameters)
+def run_name(parameters: MirrorParameters) -> str:
     """`shop -> registry.corp.example/mirror/shop`; what changed comes in when it is known."""
-    return _name_of(MirrorParameters.read(flow_run.parameters))
+    return _name_of(parameters)
 
 
-def check_name() -> str:
+@named(MirrorCheckParameters)
+def check_name(parameters: MirrorCheckParameters) -> str:
     """`check shop -> registry.corp.example`"""
-    return f"check {_name_of(MirrorCheckParameters.read(flow_run.parameters))}"
+    return f"check {_name_of(parameters)}"
 
 
 def _name_of(parameters: MirrorCheckParameters) -> str:

@@ -19,7 +19,7 @@ from prefect.runtime import deployment, flow_run
 from prefect.states import Suspended
 from pydantic import Field
 
-from flows.parameters.forms import OneSide, ShortText, alone, flat, without_scheme
+from flows.parameters.forms import OneSide, ShortText, alone, flat, named, without_scheme
 from oci.errors import Incomplete, InvalidInput, StoreError, TransshipError
 from oci.options import option, required
 from oci.prune.plan import PrunePlan, PruneRunReport, Remaining
@@ -120,9 +120,10 @@ HOW_TO_ANSWER = (
 ONLY_DEPLOYMENTS_ASK = "no person can be asked: only the run of a deployment can be suspended"
 
 
-def run_name() -> str:
+@named(PruneParameters)
+def run_name(parameters: PruneParameters) -> str:
     """`prune registry.corp.example/mirror/shop`"""
-    return f"prune {PruneParameters.read(flow_run.parameters).store()}"
+    return f"prune {parameters.store()}"
 
 
 @flow(name="prune", flow_run_name=run_name, persist_result=False)

@@ -13,7 +13,7 @@ from typing import cast
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.parameters.forms import alone, flat
+from flows.parameters.forms import alone, flat, named
 from flows.parameters.relocate import PartsParameters, RelocateParameters, ShardParameters, TarballOptions
 from oci.bundle.lockfile import write_lock
 from oci.digest import Digest
@@ -70,9 +70,9 @@ from tasks.run import (
 from tasks.shards import RelocationWork, can_begin, images_result, images_stay_here, open_shard
 
 
-def run_name() -> str:
+@named(RelocateParameters)
+def run_name(parameters: RelocateParameters) -> str:
     """`shop-bundle 1.4.0 -> registry.corp.example/mirror/shop`"""
-    parameters = RelocateParameters.read(flow_run.parameters)
     return f"{parameters.short_source} -> {parameters.request().destination.short}"
 
 

@@ -154,7 +154,7 @@ async def verify_place(place: StoreName, names: list[str], *, deep: bool) -> Ver
     return VerifiedPlace.of(str(place), names, verification)
 
 
-@task(name="report verification", **ONCE)
+@task(name="report verification", task_run_name="report verification", **ONCE)
 async def report_verification(places: list[VerifiedPlace], *, deep: bool) -> VerificationReport:
     """Writes the report artifact and emits `transship.verify.finished` or `.failed`, with the report as payload."""
     receipt = current(Run).receipt()

@@ -14,7 +14,7 @@ import inspect
 import typing
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar, cast
 from uuid import UUID
 
 import msgspec
@@ -25,14 +25,14 @@ from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
-from oci.errors import InvalidInput
+from oci.errors import InvalidInput, TransshipError
 from oci.mirror.config import BLOCK
 from oci.options import Option, Options, field_schema, leaves_of, option, required
 from oci.reference import S3_PREFIX, ArchiveName
 from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
 from tasks.fleet.dispatch import Fleet
 from tasks.fleet.queue import ShardQueue
-from tasks.run import Run, Side
+from tasks.run import Run, Side, failed
 
 SLUG = "block_type_slug"
 """The key in a JSON schema by which the forms of Prefect show a drop-down of the blocks of a type."""
@@ -214,6 +214,28 @@ P = TypeVar("P", bound=Options)
 R = TypeVar("R")
 
 
+def _read(form: type[P], values: Mapping[str, Any]) -> P:
+    """Prefect leaves the FieldInfo of a parameter that a deployment doesn't have."""
+    return form.read({key: value for key, value in values.items() if not isinstance(value, FieldInfo)})
+
+
+def named(form: type[P]) -> Callable[[Callable[[P], str]], Callable[[], str]]:
+    """Makes a function of a form's values the `flow_run_name` of a flow. Where they make no sense, the run keeps its
+    name: an error here would give the run no state, which a worker takes for a crash."""
+
+    def decorate(name_of: Callable[[P], str]) -> Callable[[], str]:
+        def run_name() -> str:
+            try:
+                return name_of(_read(form, flow_run.parameters))
+            except TransshipError:
+                return str(flow_run.name)
+
+        run_name.__doc__ = name_of.__doc__
+        return run_name
+
+    return decorate
+
+
 def flat(function: Callable[[Any], Coroutine[Any, Any, R]]) -> Callable[..., Coroutine[Any, Any, R]]:
     """Gives a flow's function, which takes one value of options, a keyword parameter for each of its fields. To be used
     below `@flow`. The required fields come first, then those that the form names in `FIRST`, then the others in the
@@ -224,10 +246,11 @@ def flat(function: Callable[[Any], Coroutine[Any, Any, R]]) -> Callable[..., Cor
 
     @functools.wraps(function)
     async def with_fields(**values: Any) -> R:
-        # Prefect leaves the FieldInfo of a parameter that a deployment doesn't have.
-        return await function(
-            form.read({key: value for key, value in values.items() if not isinstance(value, FieldInfo)})
-        )
+        try:
+            parameters = _read(form, values)
+        except TransshipError as error:  # of fields that don't go together
+            return cast("R", failed(error))
+        return await function(parameters)
 
     first: Sequence[str] = getattr(form, "FIRST", ())
     last: Sequence[str] = ("", *getattr(form, "LAST", ()))

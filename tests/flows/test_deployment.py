@@ -99,6 +99,32 @@ def test_a_run_from_the_form_copies_everything_and_ends_completed(
     assert read_run(run).name == f"images.lock.yml -> {parameters['destination']}"
 
 
+MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
+    "mirror": ({}, "give either the file of mirrors or the mirrors themselves"),
+    "relocate": (
+        {"source": "registry.example/shop:1", "destination": "corp.example/shop", "attach_receipt": True},
+        'only a signed receipt can be attached (hint: name the key: the field "Sign with")',
+    ),
+    "push": ({"destination": "corp.example/UPPER:1", "files": ["/srv/shop"]}, "UPPER"),
+    "verify": ({}, "name a reference, a repository or a lock"),
+    "prune": ({"destination": "corp.example/shop"}, "say what to keep, or that it is nothing"),
+}
+
+
+def test_a_form_whose_fields_do_not_go_together_fails_and_says_why(deployed: PrefectServer) -> None:
+    """A crash would say nothing, and be started again by an automation."""
+    runs = {flow: start_run(flow, parameters) for flow, (parameters, _) in MISTAKES.items()}
+    for run in runs.values():
+        until("the end of the run", lambda run=run: is_over(run))  # type: ignore[misc]
+
+    ends = {flow: read_run(run) for flow, run in runs.items()}
+    assert {end.state_name for end in ends.values()} == {"Failed"}
+    for flow, (_, message) in MISTAKES.items():
+        state = ends[flow].state
+        assert state is not None
+        assert message in str(state.message)
+
+
 def test_what_was_pushed_from_the_form_is_pulled_and_listed_from_it(
     deployed: PrefectServer, destination: DockerRegistry, repository: str, tmp_path: Path
 ) -> None:
