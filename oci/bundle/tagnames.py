@@ -1,17 +1,18 @@
-"""The tags a relocation leaves in a repository beside the user's own; other tools find things by them."""
+"""Names of the tags that a relocation writes beside the user's own, and the rules that name listed images."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from datetime import date
+from fnmatch import fnmatchcase
 
 from msgspec import Struct
 
 from oci.digest import Digest, digest_of, hex_of
 from oci.errors import InvalidInput, InvalidReference
-from oci.reference import Reference, parse_tag
+from oci.reference import Reference, Repository, parse_tag
 from oci.store import Source, found_manifest
 
 KEEP_ALIVE_SUFFIX = ".imgpkg"
@@ -97,6 +98,50 @@ def check_backup(template: str) -> None:
     """Raises InvalidInput for a template that can give no tag, or the very tag that moves."""
     if template and backup(template, "x", digest_of(b""), date(2000, 1, 1)) == "x":
         raise InvalidInput(f"{template!r} is the tag that moves", hint="add to it: {tag}-before-{date}")
+
+
+KBLD_ID = "kbld.carvel.dev/id"
+"""The annotation in which kbld keeps the name, with its tag, that a digest was resolved from."""
+
+_FIELDS = ("name", "path", "tag", "short")
+
+
+class NameRule(Struct, frozen=True):
+    """Gives images readable tags. `pattern` is a glob for the repository an image comes from; `template` makes the tag
+    out of `{name}` (the last part of that repository), `{path}` (all of it, joined by `-`), `{tag}` (the original tag,
+    where its lock has one) and `{short}` (12 characters of the digest)."""
+
+    pattern: str
+    template: str
+
+    @classmethod
+    def parse(cls, text: str) -> NameRule:
+        """Reads `PATTERN=TEMPLATE`, or a TEMPLATE alone for every image. Raises InvalidInput."""
+        pattern, equals, template = text.rpartition("=")
+        rule = cls(pattern if equals else "*", template)
+        try:
+            parse_tag(filled(rule.template, **dict.fromkeys(_FIELDS, "x")))
+        except (KeyError, InvalidReference) as error:
+            raise InvalidInput(
+                f"{text!r} is no rule for names", hint="write PATTERN=TEMPLATE with {name}, {path}, {tag} or {short}"
+            ) from error
+        return rule
+
+    def tag_of(self, origin: Reference, digest: Digest, annotations: Mapping[str, str]) -> str:
+        """Returns the tag of an image; empty when the rule is for others, or needs an original tag that is missing."""
+        if not fnmatchcase(str(origin.repository), self.pattern):
+            return ""
+        repository = origin.repository
+        path = repository.path if isinstance(repository, Repository) else "image"
+        try:
+            tag = Reference.parse(annotations.get(KBLD_ID, "")).tag
+        except InvalidReference:
+            tag = ""
+        if "{tag}" in self.template and not tag:
+            return ""
+        name = path.rpartition("/")[2]
+        short = hex_of(digest)[:12]
+        return filled(self.template, name=name, path=path.replace("/", "-"), tag=tag, short=short)[:128]
 
 
 def is_keep_alive(tag: str) -> bool:

@@ -27,6 +27,7 @@ from oci.errors import (
     NotFound,
     Refused,
     StoreError,
+    TransshipError,
 )
 from oci.export import tar_plan
 from oci.export.file_writer import open_writer
@@ -40,7 +41,7 @@ from oci.reference import ARCHIVE_PREFIX, LAYOUT_PREFIX, ArchiveName, parse_stor
 from oci.relocation.plan import Plan, PlannedBlob, Role
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Session
-from oci.relocation.transfer import load_manifest, small_blob
+from oci.relocation.transfer import load_manifest
 from oci.units import counted
 
 _DIGESTS_OF_NOTHING = frozenset(f"{name}:{hashlib.new(name).hexdigest()}" for name in ("sha256", "sha512"))
@@ -209,8 +210,19 @@ def _configs(session: Session, plan: Plan, manifests: Mapping[Digest, Manifest])
                 f"the config {config.digest} has {config.size} bytes, too many for imgpkg's format",
                 hint="write an OCI-layout archive: --tar-format oci-layout",
             )
-    texts = session.workers.map(lambda digest: small_blob(session, plan.blob_by_digest[digest]), configs)
+    texts = session.workers.map(lambda digest: _small_blob(session, plan.blob_by_digest[digest]), configs)
     return dict(zip(configs, texts, strict=True))
+
+
+def _small_blob(session: Session, planned: PlannedBlob) -> bytes:
+    """Returns all bytes of a config or the like: from what planning has read, or from the first place that has them."""
+    problem: TransshipError | None = None
+    for store in planned.stores:
+        try:
+            return session.read_small(session.source(store), planned.descriptor)
+        except (IntegrityError, StoreError) as error:
+            problem = problem or error
+    raise problem or InvalidInput(f"the plan names no place to read {planned.digest} from")
 
 
 def _tars(

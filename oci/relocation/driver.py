@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
 from typing import Any
@@ -31,13 +32,12 @@ from oci.relocation.transfer import (
     FAILED,
     ImageOutcome,
     failure,
-    keep_backup,
     load_manifest,
     put_manifest,
     transfer_image,
 )
 from oci.relocation.verify import Verification, verify
-from oci.store import found_manifest, reader_of
+from oci.store import Destination, found_manifest, reader_of
 from oci.units import counted
 
 
@@ -297,7 +297,7 @@ class Relocation:
         for manifest in sorted(plan.manifests, key=lambda manifest: manifest.role is Role.ROOT):
             for tag in manifest.tags:
                 self.session.cancel.check()
-                keep_backup(destination, plan.backup, tag, manifest.digest)
+                _keep_backup(destination, plan.backup, tag, manifest.digest)
                 self._push(manifest, tag)
                 tags.append(tag)
         return tuple(tags)
@@ -324,6 +324,17 @@ class Relocation:
                     wrong.append(StoreError(message, side="destination", retryable=True))
         if wrong:
             raise Incomplete(f"{counted(len(wrong), 'name')} at {name} can't be read back", wrong)
+
+
+def _keep_backup(destination: Destination, template: str, tag: str, following: Digest) -> None:
+    """Gives the image that a tag shows a tag of its own, before it moves to `following`. A tag that is there already
+    is never overwritten: the first image of a day stays under its date."""
+    shown = destination.head_manifest(tag) if template else None
+    if shown is None or shown.digest == following:
+        return
+    name = tagnames.backup(template, tag, shown.digest, datetime.now(UTC).date())
+    if destination.head_manifest(name) is None:
+        destination.put_manifest(destination.get_manifest(shown.digest), name)
 
 
 def check_readable(plan: Plan) -> None:

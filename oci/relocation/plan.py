@@ -324,7 +324,7 @@ _RANK = (Role.ROOT, Role.NESTED, Role.LISTED, Role.SIGNATURE, Role.REFERRER, Rol
 
 
 class Entry(Struct, kw_only=True):
-    """Something that is to be looked at: a digest and the places where it may be, best first."""
+    """A manifest that the walk is to visit: its digest, and the places where it may be, best first."""
 
     digest: Digest
     places: tuple[StoreName, ...]
@@ -332,7 +332,8 @@ class Entry(Struct, kw_only=True):
     origin: Reference | None = None
     """The reference as its lock has it."""
     hint: bool | None = None
-    """What the locations of its bundle say: is it a bundle? None where they say nothing."""
+    """Whether it is a bundle: as a root was asked for, or as the locations image of the bundle that lists it says. None
+    where that isn't known."""
     tags: tuple[str, ...] = ()
     platform: str = ""
     annotations: Mapping[str, str] = field(default_factory=dict)
@@ -350,7 +351,7 @@ class Node(Entry, kw_only=True):
     skipped_layers: tuple[Digest, ...] = ()
     is_bundle: bool = False
     listed: tuple[Reference, ...] | None = None
-    """A bundle's own entries, for its locations image; None where that is in place already."""
+    """The references in a bundle's lock, for its locations image; None where that image is in place already."""
     present: bool = False
 
     def merge(self, entry: Entry) -> None:
@@ -361,7 +362,7 @@ class Node(Entry, kw_only=True):
 
 
 class Roots(Struct, frozen=True):
-    """What a request comes down to: the entries to walk from, and the tags that the first of them is to get."""
+    """The source of a request, resolved: the entries to walk from, and the tags that the first of them is to get."""
 
     source: str
     entries: tuple[Entry, ...]
@@ -373,7 +374,7 @@ class Roots(Struct, frozen=True):
 
 
 def merged(first: Entry, second: Entry) -> Entry:
-    """Joins two entries for the same digest, before the walk has visited it."""
+    """Joins two entries for the same digest, which the walk has not visited yet."""
     best, other = sorted((first, second), key=lambda entry: _RANK.index(entry.role))
     return replace(
         best,

@@ -30,7 +30,7 @@ from oci.relocation.plan import (
     Role,
     Roots,
 )
-from oci.relocation.request import RelocationRequest, readable_names
+from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Session
 from oci.relocation.walk import DestinationState, Walk, digest_in, tags_to_move
 from oci.store import Source, found_manifest
@@ -93,7 +93,7 @@ def make_plan(
     copied = [node for node in walk.nodes.values() if not node.present and node.store == roots.entries[0].places[0]]
     ask = snapshot is None and bool(request.image)
     attached_left = walk.count_left(() if request.archive else copied, ask=ask)
-    named = readable_names(walk.nodes.values(), request.names)
+    named = _readable_names(walk.nodes.values(), request.names)
     for tag, digest in tags_to_move(session, store, [(tag, digest) for digest, tag in named.items()]):
         walk.nodes[digest].tags += (tag,)
     nodes = children_first(walk.nodes)
@@ -295,6 +295,24 @@ def _check_kinds(roots: Roots, walk: Walk, request: RelocationRequest, destinati
             hint=AS_BUNDLE,
             sentence="Expected bundle flag when copying a bundle (hint: Use -b instead of -i for bundles)",
         )
+
+
+def _readable_names(nodes: Iterable[Node], templates: Iterable[str]) -> dict[Digest, str]:
+    """The tag of each listed image for which a rule has one; the first rule that does counts. Raises InvalidInput when
+    two images would get the same name."""
+    rules = tuple(map(tagnames.NameRule.parse, templates))
+    named: dict[str, Node] = {}
+    for node in nodes:
+        if node.role not in (Role.LISTED, Role.NESTED) or node.origin is None:
+            continue
+        tag = next((tag for rule in rules if (tag := rule.tag_of(node.origin, node.digest, node.annotations))), "")
+        other = named.setdefault(tag, node)
+        if tag and other is not node:
+            raise InvalidInput(
+                f"{node.origin} and {other.origin} would both be named {tag!r}",
+                hint="put {short} or {path} into the rule, or give one of them a rule of its own",
+            )
+    return {node.digest: tag for tag, node in named.items() if tag}
 
 
 def children_first(nodes: Mapping[Digest, Node]) -> list[Node]:

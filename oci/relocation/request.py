@@ -1,21 +1,17 @@
-"""What is asked for: one source, one destination, and how."""
+"""The request for a copy: one source, one destination, and how."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
-from oci.bundle.tagnames import check_backup, filled
+from oci.bundle.tagnames import check_backup
 from oci.descriptor import Platform
-from oci.digest import Digest, hex_of
-from oci.errors import InvalidInput, InvalidReference
+from oci.errors import InvalidInput
 from oci.options import Options, option, required
-from oci.reference import ArchiveName, Reference, Repository, StoreName, parse_any, parse_store, parse_tag
-from oci.relocation.plan import Node, Role
+from oci.reference import ArchiveName, Reference, StoreName, parse_any, parse_store, parse_tag
 from oci.signatures.artifacts import ArtifactSelection, ArtifactWord, GateOptions, check_policy, check_words, spelled
 
 TagName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")]
@@ -228,65 +224,3 @@ class RelocationRequest(CopyOptions, dict=True):
     @cached_property
     def wanted_platforms(self) -> tuple[Platform, ...]:
         return tuple(map(Platform.parse, self.platforms))
-
-
-KBLD_ID = "kbld.carvel.dev/id"
-"""The annotation in which kbld keeps the name, with its tag, that a digest was resolved from."""
-
-_FIELDS = ("name", "path", "tag", "short")
-
-
-class NameRule(Struct, frozen=True):
-    """`pattern` is a glob for the repository an image comes from; `template` makes the tag out of `{name}` (the last
-    part of that repository), `{path}` (all of it, joined by `-`), `{tag}` (the original tag, where its lock remembers
-    one) and `{short}` (12 characters of the digest)."""
-
-    pattern: str
-    template: str
-
-    @classmethod
-    def parse(cls, text: str) -> NameRule:
-        """`PATTERN=TEMPLATE`, or a TEMPLATE alone for every image."""
-        pattern, equals, template = text.rpartition("=")
-        rule = cls(pattern if equals else "*", template)
-        try:
-            parse_tag(filled(rule.template, **dict.fromkeys(_FIELDS, "x")))
-        except (KeyError, InvalidReference) as error:
-            raise InvalidInput(
-                f"{text!r} is no rule for names", hint="write PATTERN=TEMPLATE with {name}, {path}, {tag} or {short}"
-            ) from error
-        return rule
-
-    def tag_of(self, origin: Reference, digest: Digest, annotations: Mapping[str, str]) -> str:
-        """Empty when the rule is for other images, or wants a tag that isn't remembered."""
-        if not fnmatchcase(str(origin.repository), self.pattern):
-            return ""
-        repository = origin.repository
-        path = repository.path if isinstance(repository, Repository) else "image"
-        try:
-            tag = Reference.parse(annotations.get(KBLD_ID, "")).tag
-        except InvalidReference:
-            tag = ""
-        if "{tag}" in self.template and not tag:
-            return ""
-        name = path.rpartition("/")[2]
-        short = hex_of(digest)[:12]
-        return filled(self.template, name=name, path=path.replace("/", "-"), tag=tag, short=short)[:128]
-
-
-def readable_names(nodes: Iterable[Node], templates: Iterable[str]) -> dict[Digest, str]:
-    """The tag of each listed image for which a rule has one; the first rule that does counts. Raises InvalidInput when
-    two images would get the same name."""
-    rules = tuple(map(NameRule.parse, templates))
-    named: dict[str, Node] = {}
-    for node in nodes:
-        if node.role not in (Role.LISTED, Role.NESTED) or node.origin is None:
-            continue
-        tag = next((tag for rule in rules if (tag := rule.tag_of(node.origin, node.digest, node.annotations))), "")
-        other = named.setdefault(tag, node)
-        if tag and other is not node:
-            raise InvalidInput(
-                f"{node.origin} and {other.origin} would both be named {tag!r}",
-                hint="put {short} or {path} into the rule, or give one of them a rule of its own",
-            )
-    return {node.digest: tag for tag, node in named.items() if tag}

@@ -270,7 +270,7 @@ class Claim(Struct, eq=False):
 
 
 class BlobLedger:
-    """Which repositories have which blobs, as far as this session has seen to it, and which are about to get them.
+    """Notes which repositories have got which blobs in this session, and which are about to get them.
 
     An image claims all its blobs at once and then waits for claims that were made before. So no two images ever wait
     for each other. After a claim that failed, each image that waited for it sends the blob itself.

@@ -8,13 +8,11 @@ import time
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from msgspec.structs import replace
 
-from oci.bundle import tagnames
 from oci.digest import Chunk, Digest
 from oci.errors import IntegrityError, InvalidInput, NotFound, Refused, StoreError, TransshipError
 from oci.manifest import Manifest, parse_manifest
@@ -133,28 +131,6 @@ def put_manifest(session: Session, destination: Destination, manifest: Manifest,
     """Pushes a manifest under a tag, or by digest, while no other push in this session disturbs it."""
     with session.manifests.pushing(destination.name, manifest):
         destination.put_manifest(manifest, tag)
-
-
-def keep_backup(destination: Destination, template: str, tag: str, following: Digest) -> None:
-    """Gives the image that a tag shows a tag of its own, before it moves to `following`. A tag that is there already
-    is never overwritten: the first image of a day stays under its date."""
-    shown = destination.head_manifest(tag) if template else None
-    if shown is None or shown.digest == following:
-        return
-    name = tagnames.backup(template, tag, shown.digest, datetime.now(UTC).date())
-    if destination.head_manifest(name) is None:
-        destination.put_manifest(destination.get_manifest(shown.digest), name)
-
-
-def small_blob(session: Session, planned: PlannedBlob) -> bytes:
-    """Returns all bytes of a config or the like: from what planning has read, or from the first place that has them."""
-    problem: TransshipError | None = None
-    for store in planned.stores:
-        try:
-            return session.read_small(session.source(store), planned.descriptor)
-        except (IntegrityError, StoreError) as error:
-            problem = problem or error
-    raise problem or InvalidInput(f"the plan names no place to read {planned.digest} from")
 
 
 def _move_blobs(

@@ -94,15 +94,15 @@ class Walk:
             failed=lambda subject, error: self.attachment_failures.append(PlanFailure.of(subject, error)),
             noted=lambda store, text: session.meter.fallback(str(store.registry or store), text),
         )
-        self._elsewhere: set[StoreName] = set()
-        """Bundle repositories that turned out not to host what their bundle lists."""
-        self._judged: set[StoreName] = set()
-        """Places that were asked for an image that another place may have instead."""
-        self._judging: dict[StoreName, threading.Lock] = {}
-        """Held while a place is asked so for the first time: fifty threads don't all ask a bundle's repository that
-        hosts no image of its lock."""
+        self._lacking: set[StoreName] = set()
+        """Places that lacked an image which may be in another place, too: they are asked last from then on."""
+        self._tried: set[StoreName] = set()
+        """Places that were asked for such an image."""
+        self._first_tries: dict[StoreName, threading.Lock] = {}
+        """Locks, each for the first such request to a place. Fifty threads must not ask a bundle's repository in vain
+        that has none of the images in the bundle's lock."""
         self._unreachable: set[str] = set()
-        """Registries that couldn't be reached: asked last from then on."""
+        """Registries that couldn't be reached: they are asked last from then on."""
 
     def run(self, roots: Iterable[Entry], on_node: Callable[[Node, int], None] = unheard) -> None:
         """Walks level by level, so that no thread waits for another thread of the same pool. `on_node` gets each node,
@@ -252,16 +252,16 @@ class Walk:
         while places:
             place = self._ordered(places)[0]
             has_others = len(places) > 1
-            is_unknown = has_others and place not in self._judged
-            with self._judging.setdefault(place, threading.Lock()) if is_unknown else nullcontext():
+            is_first_try = has_others and place not in self._tried
+            with self._first_tries.setdefault(place, threading.Lock()) if is_first_try else nullcontext():
                 if self._ordered(places)[0] != place:
-                    continue  # another thread has found that the place is of no use
+                    continue  # the answer to another thread has put the place last
                 places.remove(place)
                 source: Source = self._session.source(place)
                 try:
                     return source, source.get_manifest(entry.digest)
                 except NotFound as error:
-                    self._elsewhere.add(place)
+                    self._lacking.add(place)
                     errors.append(error)
                 except StoreError as error:
                     if isinstance(error, Unavailable) and place.registry:
@@ -269,12 +269,12 @@ class Walk:
                     errors.append(error)
                 finally:
                     if has_others:
-                        self._judged.add(place)
-        raise _nowhere(entry, errors)
+                        self._tried.add(place)
+        raise _in_no_place(entry, errors)
 
     def _ordered(self, places: Sequence[StoreName]) -> list[StoreName]:
         """Puts repositories that lacked other images, and registries that couldn't be reached, last."""
-        return sorted(places, key=lambda place: (place.registry in self._unreachable, place in self._elsewhere))
+        return sorted(places, key=lambda place: (place.registry in self._unreachable, place in self._lacking))
 
     def follow_attachments(self) -> None:
         """Walks on to all that is attached to the nodes, and to that in turn, `DEPTH` times."""
@@ -365,7 +365,8 @@ def digest_in(reference: Reference) -> Digest:
     return reference.digest
 
 
-def _nowhere(entry: Entry, errors: list[TransshipError]) -> TransshipError:
+def _in_no_place(entry: Entry, errors: list[TransshipError]) -> TransshipError:
+    """Returns the error for a manifest that none of its places gave, with what each of them said."""
     if len(errors) == 1:
         return errors[0]
     lead = ([error for error in errors if not isinstance(error, NotFound)] or errors)[-1]

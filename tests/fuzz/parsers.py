@@ -20,6 +20,7 @@ from oci.archive.index import TransshipJson
 from oci.archive.open import ByteReader, Stretch
 from oci.bundle.image import is_bundle_config
 from oci.bundle.lockfile import BundleLock, ImageLocations, ImagesLock
+from oci.bundle.tagnames import NameRule
 from oci.descriptor import Descriptor, Platform, json_object, parse_json
 from oci.digest import Digest, digest_of, parse_digest
 from oci.errors import TransshipError
@@ -50,7 +51,6 @@ from oci.registry.http.pace import retry_after
 from oci.registry.http.transport import Transport
 from oci.registry.manifests import _names, next_page
 from oci.relocation.plan import Plan
-from oci.relocation.request import NameRule
 from oci.signatures.inspect import read_config
 from oci.signatures.keyless import CertificateIdentity, KeylessSigner, TrustedRoot, read_trusted_root
 from oci.signatures.keys import read_key, signed_sha256

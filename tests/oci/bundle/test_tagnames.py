@@ -8,11 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oci.bundle import tagnames
+from oci.bundle.tagnames import KBLD_ID, NameRule
 from oci.digest import Digest, parse_digest
+from oci.errors import InvalidInput
 from oci.reference import Reference, parse_tag
 
 HEX = "3" * 64
 DIGEST = parse_digest(f"sha256:{HEX}")
+ORIGIN = Reference.parse(f"registry.example/shop/team/web@{DIGEST}")
 
 hexadecimal = st.text("0123456789abcdef", min_size=64, max_size=64)
 digests = hexadecimal.map("sha256:{}".format).map(parse_digest)
@@ -88,3 +91,28 @@ def test_the_tag_of_a_reference_does_not_show() -> None:
     reference = Reference.parse(f"nginx:1.27@{DIGEST}")
 
     assert tagnames.repo_based(str(reference), DIGEST) == f"library-nginx-sha256-{HEX}.imgpkg"
+
+
+@pytest.mark.parametrize(
+    ("rule", "annotations", "tag"),
+    [
+        ("{name}-{short}", {}, f"web-{DIGEST[7:19]}"),
+        ("{path}", {}, "shop-team-web"),
+        ("registry.example/shop/*=shop-{name}", {}, "shop-web"),
+        ("other.example/*={name}", {}, ""),
+        ("{name}-{tag}", {KBLD_ID: "docker.io/acme/web:2.3"}, "web-2.3"),
+        ("{name}-{tag}", {}, ""),
+        ("{name}-{tag}", {KBLD_ID: "no: reference"}, ""),
+        ("*=fixed", {}, "fixed"),
+    ],
+)
+def test_rules_make_tags(rule: str, annotations: dict[str, str], tag: str) -> None:
+    assert NameRule.parse(rule).tag_of(ORIGIN, DIGEST, annotations) == tag
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{other}", "a b", "{", "x=", "{0}", "{name:>9999999999}", "{name!r}", "{tag.__class__}", "{{name}}"]
+)
+def test_what_makes_no_tag_is_no_rule(text: str) -> None:
+    with pytest.raises(InvalidInput, match="is no rule for names"):
+        NameRule.parse(text)
