@@ -193,7 +193,7 @@ ATTACHED = "attached"
 LISTED = "listed"
 """Signatures and the like that came after their image; images that a bundle lists."""
 
-_UNAVAILABLE = frozenset({TagState.MUTATED, TagState.FAILED, TagState.UNSIGNED})
+UNAVAILABLE = frozenset({TagState.MUTATED, TagState.FAILED, TagState.UNSIGNED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,7 +238,7 @@ class DestinationComparison:
         """Says whether an archive is to be written anew: when it differs from what is selected, and every selected tag
         can be copied. Otherwise the old archive is kept, which has an image for each."""
         states = {tag.state for tag in self.tags}
-        return not states & _UNAVAILABLE and bool(states.intersection(MOVED) or self.extra)
+        return not states & UNAVAILABLE and bool(states.intersection(MOVED) or self.extra)
 
     @property
     def drifted(self) -> bool:

@@ -362,15 +362,15 @@ def _compared_lock(session: Session, item: WorkItem, store: StoreName, *, audit:
             whole = all(archive.head_manifest(digest) is not None for digest in pinned_by(read_lock(item.source)))
             return tag if whole else stale
         plan = make_plan(session, item.request(item.targets[0]))
-        if audit and not plan.unchanged:
+        if audit and (not plan.unchanged or plan.failures):
             heads = heads_of(session, session.destination(store), pinned_by(read_lock(item.source)))
             missing = [digest for digest, head in heads.items() if head is None]
             if missing:
                 images = counted(len(heads), "listed image")
                 return replace(stale, reason=f"{len(missing)} of {images} missing, such as {missing[0]}")
             plan = make_plan(session, item.request(item.targets[0]))  # HEAD may have been wrong
-        if not plan.unchanged:
-            return stale
+        if not plan.unchanged or plan.failures:  # what the source hasn't is no part of a plan, and missing all the same
+            return replace(stale, reason=plan.failures[0].message if plan.failures else "")
         roots = {
             node.digest: node.is_bundle for node in plan.manifests if node.is_bundle or node.media_type in INDEX_TYPES
         }

@@ -12,7 +12,7 @@ from oci.bundle import tagnames
 from oci.descriptor import parse_json
 from oci.errors import Incomplete, InvalidInput, StoreError, TransshipError, cause_and_step
 from oci.meter import Receipt, RunMetrics
-from oci.mirror.comparison import Comparison, TagState
+from oci.mirror.comparison import MOVED, UNAVAILABLE, Comparison, DestinationComparison, TagState
 from oci.mirror.config import Mirror
 from oci.mirror.execute import SKIPPED, ItemOutcome, unaccounted
 from oci.mirror.run_state import Breaker, place
@@ -181,6 +181,8 @@ def _failures(
                 name = f"{mirror.source.repository}:{tag.tag}" if mirror.source.repository else str(mirror.source)
                 retryable = tag.error is not None and tag.error.retryable
                 yield FailedImage(names=(name,), destination=result.destination, error=tag.reason, retryable=retryable)
+        if not comparison.narrowed and (reason := _held_back(result)):
+            yield _whole(mirror, reason, result.destination, retryable=False)
     for outcome in outcomes:
         if outcome.status != DONE:
             yield FailedImage(
@@ -196,6 +198,15 @@ def _failures(
         yield FailedImage(names=item.names, destination=target.destination, error=cause, retryable=True)
     if error and not unfinished:
         yield _whole(mirror, error)
+
+
+def _held_back(result: DestinationComparison) -> str:
+    """Why an archive that has to change isn't written, or nothing."""
+    lacking = [tag.tag for tag in result.tags if tag.state in UNAVAILABLE]
+    changes = result.extra or any(tag.state in MOVED for tag in result.tags)
+    if not (lacking and changes and result.destination.startswith(ARCHIVE_PREFIX)):
+        return ""
+    return f"{result.destination} isn't written, for it would lack {some_of(lacking, 3)}"
 
 
 class MirrorRunReport(Struct, frozen=True, kw_only=True):

@@ -235,7 +235,8 @@ class Watch:
             self._free(unreported, ended=True)  # a namespace has reports of its repositories alone
             unreported.clear()
         except Cancelled:
-            _log.warning("stopped: %s", ", ".join(unreported))
+            if unreported:  # the reports of the others say that they were interrupted
+                _log.warning("stopped: %s", ", ".join(sorted(unreported)))
         except TransshipError as error:
             _log.error("%s: %s", ", ".join(unreported), error)
         finally:

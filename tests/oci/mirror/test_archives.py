@@ -93,7 +93,29 @@ def test_an_archive_grows_by_a_tag_though_the_others_are_immutable(
     assert (grown.copied, grown.in_place, again.copied, again.in_place) == (3, 0, 0, 3)
     assert again.receipt.total_requests == 1
     assert moved.mutated == ("1.0",)
+    assert [(failed.destination, failed.error) for failed in moved.failed] == [
+        (f"archive:{path}", f"archive:{path} isn't written, for it would lack 1.0")
+    ]
     assert path.read_bytes() == kept
+
+
+def test_an_archive_that_waits_for_a_tag_is_named_in_the_report(
+    registry: DockerRegistry, other_registry: DockerRegistry, repository: str, tmp_path: Path
+) -> None:
+    seed(registry, repository, versions("1.0"))
+    path = tmp_path / "web.tar"
+    mirror = mirror_of(
+        f"{registry.host}/{repository}",
+        destinations=[{"archive": str(path)}, {"repository": f"{other_registry.host}/{repository}"}],
+        tags=[{"allow": ["1.0", "2.0"]}],
+    )
+
+    report, again = run(mirror), run(mirror)
+
+    failed = [(one.destination.partition(":")[0], "isn't written" in one.error) for one in report.failed]
+    assert sorted(failed) == [("127.0.0.1", False), ("archive", False), ("archive", True)]
+    assert (report.copied, again.in_place, path.exists()) == (1, 1, False)
+    assert len(again.failed) == 3
 
 
 def test_an_archive_that_can_not_be_made_whole_leaves_the_old_one(

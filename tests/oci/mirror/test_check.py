@@ -199,6 +199,29 @@ def test_what_a_lock_pins_is_missing_when_get_says_so(
     assert f"1 of 3 listed images missing, such as {image(42).digest}" in after.destinations[0].tags[0].reason
 
 
+def test_a_lock_whose_source_lacks_an_image_is_never_in_place(
+    registry: DockerRegistry, other_registry: DockerRegistry, repository: str, tmp_path: Path
+) -> None:
+    listed = [push(registry.url, f"{repository}-app", one) for one in (image(44), image(45))]
+    lock = tmp_path / "images.lock.yml"
+    images = "".join(f"- image: {reference}\n" for reference in listed)
+    lock.write_text(f"apiVersion: imgpkg.carvel.dev/v1alpha1\nkind: ImagesLock\nimages:\n{images}")
+    delete(registry, f"{repository}-app", image(45).digest)
+    mirror = mirror_of(str(lock), f"{other_registry.host}/{repository}")
+
+    reports = [run(mirror), run(mirror), run(mirror, scope=AUDIT)]
+    checked = compared(mirror, scope=CHECK)
+    push(registry.url, f"{repository}-app", image(45))
+
+    assert has(other_registry.url, repository, image(44))
+    assert [(report.in_place, [image(45).digest in one.error for one in report.failed]) for report in reports] == [
+        (0, [True])
+    ] * 3
+    assert f"1 of 2 listed images missing, such as {image(45).digest}" in checked.destinations[0].tags[0].reason
+    assert run(mirror).failed == ()
+    assert set(states(compared(mirror, scope=CHECK)).values()) == {"in place"}
+
+
 def test_indexes_are_looked_into_side_by_side(
     registry: DockerRegistry, other_registry: DockerRegistry, repository: str
 ) -> None:
