@@ -93,7 +93,7 @@ def make_plan(
     copied = [node for node in walk.nodes.values() if not node.present and node.store == roots.entries[0].places[0]]
     ask = snapshot is None and bool(request.image)
     attached_left = walk.count_left(() if request.archive else copied, ask=ask)
-    named = _readable_names(walk.nodes.values(), request.names)
+    named = _readable_names(walk.nodes.values(), request.name_rules)
     for tag, digest in tags_to_move(session, store, [(tag, digest) for digest, tag in named.items()]):
         walk.nodes[digest].tags += (tag,)
     nodes = children_first(walk.nodes)
@@ -297,10 +297,9 @@ def _check_kinds(roots: Roots, walk: Walk, request: RelocationRequest, destinati
         )
 
 
-def _readable_names(nodes: Iterable[Node], templates: Iterable[str]) -> dict[Digest, str]:
+def _readable_names(nodes: Iterable[Node], rules: Sequence[tagnames.NameRule]) -> dict[Digest, str]:
     """The tag of each listed image for which a rule has one; the first rule that does counts. Raises InvalidInput when
     two images would get the same name."""
-    rules = tuple(map(tagnames.NameRule.parse, templates))
     named: dict[str, Node] = {}
     for node in nodes:
         if node.role not in (Role.LISTED, Role.NESTED) or node.origin is None:

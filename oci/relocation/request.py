@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from oci.bundle.tagnames import check_backup
+from oci.bundle.tagnames import NameRule, check_backup
 from oci.descriptor import Platform
 from oci.errors import InvalidInput
 from oci.options import Options, option, required
@@ -198,7 +198,7 @@ class RelocationRequest(CopyOptions, dict=True):
             )
         if self.tags and self.lock:
             raise InvalidInput("a lock names its own tag; other tags can't be given with it")
-        _ = self.destination, self.wanted_platforms  # raises for text that doesn't parse
+        _ = self.destination, self.wanted_platforms, self.name_rules  # raises for text that doesn't parse
 
     @property
     def source_text(self) -> str:
@@ -224,3 +224,7 @@ class RelocationRequest(CopyOptions, dict=True):
     @cached_property
     def wanted_platforms(self) -> tuple[Platform, ...]:
         return tuple(map(Platform.parse, self.platforms))
+
+    @cached_property
+    def name_rules(self) -> tuple[NameRule, ...]:
+        return tuple(map(NameRule.parse, self.names))

@@ -12,6 +12,7 @@ from oci.bundle.tagnames import KBLD_ID, NameRule
 from oci.digest import Digest, parse_digest
 from oci.errors import InvalidInput
 from oci.reference import Reference, parse_tag
+from oci.relocation.request import RelocationRequest
 
 HEX = "3" * 64
 DIGEST = parse_digest(f"sha256:{HEX}")
@@ -116,3 +117,5 @@ def test_rules_make_tags(rule: str, annotations: dict[str, str], tag: str) -> No
 def test_what_makes_no_tag_is_no_rule(text: str) -> None:
     with pytest.raises(InvalidInput, match="is no rule for names"):
         NameRule.parse(text)
+    with pytest.raises(InvalidInput, match="is no rule for names"):  # before the first request
+        RelocationRequest(bundle="registry.example/shop:1", to="registry.corp.example/shop", names=(text,))
