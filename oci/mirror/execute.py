@@ -266,8 +266,9 @@ def plan_mirror(session: Session, comparison: Comparison) -> MirrorPlan:
         session.cancel.check()
         result = PlannedItem(title=item.title, names=item.names, destination=target.destination, tags=target.tags)
         try:
-            if item.writes_archive:  # whole, but for what comes out of the old one
-                plan, archive = plan_written(session, item.alone(target))
+            single = item.alone(target)
+            if single.writes_archive:  # whole, but for what comes out of the old one
+                plan, archive = plan_written(session, single)
                 moved = archive.size - archive.bytes_copied
                 return msgspec.structs.replace(result, images=len(list(plan.images)), bytes_to_move=moved)
             plan = make_plan(session, item.request(target), snapshot=item.snapshot(target, comparison.listed))

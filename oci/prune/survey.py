@@ -285,6 +285,7 @@ def check_deletes(destination: Destination) -> None:
         return
     except StoreError as error:
         if error.status not in _UNSUPPORTED and error.code != "UNSUPPORTED":
+            error.operation, error.subject = "trying whether manifests can be deleted", ""  # the digest is made up
             raise
         raise Refused(
             f"this registry doesn't delete: {error.message}",

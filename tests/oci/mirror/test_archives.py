@@ -164,8 +164,11 @@ def test_every_destination_of_a_source_is_written_whatever_their_kinds(
         source, destinations=[{"archive": str(archives[0])}, {"repository": destination}, {"archive": str(archives[1])}]
     )
 
+    planned = planned_of(mirror)
     first, again = run(mirror), run(mirror)
 
+    assert [problem for _, problem in planned] == ["", "", ""]
+    assert sorted(size for size, _ in planned)[1:] == [path.stat().st_size for path in archives]
     assert (first.failed, first.copied) == ((), 3)
     assert (again.copied, again.in_place) == (0, 3)
     assert set(other_registry.repository_tags(repository)) >= tags

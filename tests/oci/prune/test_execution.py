@@ -56,9 +56,10 @@ def test_a_registry_that_does_not_delete_is_found_out_before_anything_is_done(tm
 def test_an_identity_that_may_not_delete_is_told_so(registry: DockerRegistry, repository: str) -> None:
     push(registry.url, repository, image(1), "1.0")
 
-    with FaultProxy(registry.port, Fault(method="DELETE", status=403)) as proxy, pytest.raises(Denied):
+    with FaultProxy(registry.port, Fault(method="DELETE", status=403)) as proxy, pytest.raises(Denied) as caught:
         pruned(f"{proxy.host}/{repository}", nothing=True)
 
+    assert str(caught.value).startswith(f"destination {proxy.host}: trying whether manifests can be deleted: ")
     assert has(registry.url, repository, "1.0")
 
 
