@@ -111,6 +111,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.slow
 def test_a_form_whose_fields_do_not_go_together_fails_and_says_why(deployed: PrefectServer) -> None:
     """A crash would say nothing, and be started again by an automation."""
     runs = {flow: start_run(flow, parameters) for flow, (parameters, _) in MISTAKES.items()}
@@ -125,6 +126,7 @@ def test_a_form_whose_fields_do_not_go_together_fails_and_says_why(deployed: Pre
         assert message in str(state.message)
 
 
+@pytest.mark.slow
 def test_what_was_pushed_from_the_form_is_pulled_and_listed_from_it(
     deployed: PrefectServer, destination: DockerRegistry, repository: str, tmp_path: Path
 ) -> None:

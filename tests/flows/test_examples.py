@@ -149,6 +149,7 @@ def test_a_flow_says_what_it_is_for(name: str) -> None:
     assert getattr(flows, name).__doc__
 
 
+@pytest.mark.slow
 def test_a_demo_whose_server_never_comes_says_so_without_a_traceback(tmp_path: Path) -> None:
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
     done = subprocess.run(

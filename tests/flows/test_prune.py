@@ -77,6 +77,7 @@ def path_of(shop: str) -> str:
     return shop.partition("/")[2]
 
 
+@pytest.mark.slow
 def test_a_run_waits_for_a_person_and_deletes_what_was_approved(
     deployed: PrefectServer, registry: DockerRegistry, shop: str
 ) -> None:
@@ -121,6 +122,7 @@ def test_a_person_who_says_no_keeps_everything(deployed: PrefectServer, registry
     assert "not before Friday" in page
 
 
+@pytest.mark.slow
 def test_a_run_that_nobody_answers_fails_and_deletes_nothing(
     deployed: PrefectServer, registry: DockerRegistry, shop: str
 ) -> None:

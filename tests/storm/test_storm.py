@@ -58,6 +58,7 @@ MENDED_S3 = (
 )
 
 
+@pytest.mark.slow
 def test_object_stores_do_wrong_things_too(object_store: SeaweedFS) -> None:
     with Shore(object_store) as shore:
         every = shore.trials()

@@ -116,6 +116,7 @@ def test_what_stands_in_comments_is_right_too(tmp_path: Path) -> None:
     assert transship("mirror", "validate", "-f", str(tmp_path / "examples/mirrors.yaml")).code == ExitCode.DONE
 
 
+@pytest.mark.slow
 def test_both_ways_onto_a_prefect_server_work(prefect_server: PrefectServer, tmp_path: Path) -> None:
     assert transship("init", str(tmp_path)).code == ExitCode.DONE
     environment = {**os.environ, **prefect_server.environment}

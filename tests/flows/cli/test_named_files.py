@@ -76,6 +76,9 @@ READ = {
 }
 """Flags of files that are read: the command line without them, and the exit code for garbage; None where it is none."""
 
+IMPORT_PREFECT = {("mirror deploy", "--job-template")}
+"""Before the file is read, which takes a second of CPU for each try."""
+
 WRITTEN = {
     ("copy", "--to-tar"): "copy -i oci:{folder}/layout:v1",
     ("copy", "--report"): COPY,
@@ -126,7 +129,11 @@ def run(words: str, flag: str, path: Path) -> tuple[int, str]:
     return done.code, done.err
 
 
-@pytest.mark.parametrize(("name", "flag"), READ, ids=str)
+@pytest.mark.parametrize(
+    ("name", "flag"),
+    [pytest.param(*each, marks=pytest.mark.slow) if each in IMPORT_PREFECT else each for each in READ],
+    ids=str,
+)
 def test_a_file_that_can_not_be_read_is_wrong_usage(folder: Path, name: str, flag: str) -> None:
     words, of_garbage = READ[name, flag]
     expected = dict.fromkeys(("nosuch", "no/such", "link"), ExitCode.USAGE)

@@ -57,6 +57,7 @@ def test_a_plan_of_ten_thousand_images_takes_a_gigabyte_and_a_minute_of_cpu_at_m
     assert cpu < CPU
 
 
+@pytest.mark.slow
 def test_sixty_four_copies_in_one_process_leave_no_thread_and_no_descriptor(
     registry: DockerRegistry, other_registry: DockerRegistry, repository: str
 ) -> None:
