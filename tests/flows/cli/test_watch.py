@@ -28,7 +28,7 @@ from tests.servers.registry_data import seed
 from tests.support.command import PROGRAM
 from tests.support.content import image, push
 from tests.support.mirroring import mirror_of
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
@@ -140,7 +140,7 @@ def test_of_two_signals_in_a_row_the_later_reading_counts() -> None:
         begun.append(len(begun))
         name = f"read-{len(begun)}"
         if len(begun) == 1:
-            slow.wait(20)
+            slow.wait(PATIENCE)
         said.append(name)
         return [named(name)], runs._run
 
@@ -270,7 +270,7 @@ def test_a_first_signal_lets_runs_end_and_a_second_one_stops_them(tmp_path: Path
                     watched.process.wait(1)
                 assert watched.status("/healthz") == 200
                 watched.process.send_signal(signal.SIGTERM)
-                assert watched.process.wait(20) == ExitCode.TERMINATED
+                assert watched.process.wait(60) == ExitCode.TERMINATED
 
 
 @pytest.fixture
@@ -295,7 +295,7 @@ def test_no_stranger_holds_up_who_asks_for_health(quiet: Watching) -> None:
     before = descriptors(quiet)
     drips = [socket.create_connection((host, int(port))) for _ in range(200)]
     other_address = httpx.HTTPTransport(local_address="127.0.0.2")
-    with httpx.Client(transport=other_address, timeout=20) as client:
+    with httpx.Client(transport=other_address, timeout=60) as client:
         assert client.get(f"{quiet.url}/healthz").status_code == 200
         assert descriptors(quiet) <= before + CONNECTIONS_OF_A_PEER + 2
 

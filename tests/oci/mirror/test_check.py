@@ -228,7 +228,7 @@ def test_indexes_are_looked_into_side_by_side(
     for number in range(6):
         push(registry.url, repository, index([image(number), image(number + 1)]), f"{number}.0")
     run(mirror_of(f"{registry.host}/{repository}", f"{other_registry.host}/{repository}"))
-    slow = Fault(method="GET", path="/manifests/sha256:", delay=0.3)
+    slow = Fault(method="GET", path="/manifests/sha256:", delay=3.0)
     with FaultProxy(other_registry.port, slow) as proxy:
         mirror = mirror_of(f"{registry.host}/{repository}", f"{proxy.host}/{repository}", artifacts="none")
         assert set(states(compared(mirror, scope=CHECK)).values()) == {"in place"}

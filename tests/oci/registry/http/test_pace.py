@@ -202,11 +202,11 @@ def test_a_window_fills_the_pipe_as_well_as_the_best_fixed_one(round_trip: float
 
 def test_one_family_slows_no_other() -> None:
     one = pace()
-    one.slow_down("PUT manifest", one.start("PUT manifest", large=False), 30.0)
+    one.slow_down("PUT manifest", one.start("PUT manifest", large=False), 120.0)
     started = time.monotonic()
     one.start("PUT upload", large=True)
-    assert time.monotonic() - started < 20  # and not the 30 seconds of the other family
-    assert one._window("PUT manifest").wait(time.monotonic()) > 25
+    assert time.monotonic() - started < 60  # and not the two minutes of the other family
+    assert one._window("PUT manifest").wait(time.monotonic()) > 60
 
 
 def test_a_shared_budget_has_one_window() -> None:
