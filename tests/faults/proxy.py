@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from tests.servers.docker_registry import free_port
 from tests.servers.http_server import LoopbackServer, QuietHandler
+from tests.servers.ports import free_port
 
 _HOP = {"connection", "transfer-encoding", "content-length", "host"}
 

@@ -18,7 +18,7 @@ from typing import Self
 from botocore.exceptions import BotoCoreError, ClientError
 
 from tests.servers.certificates import Certificates
-from tests.servers.docker_registry import free_port
+from tests.servers.ports import free_port
 from tests.servers.seaweedfs import ACCESS_KEY, BUCKET, SECRET_KEY, ObjectStore
 from tests.support.parent import ending_with_parent
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Self
 import httpx
 import yaml
 
+from tests.servers.ports import free_port
 from tests.support.parent import ending_with_parent
 from tests.support.waiting import until
 
@@ -191,9 +192,3 @@ class DockerRegistry:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])

@@ -13,12 +13,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.servers.docker_registry import free_port
+from tests.servers.ports import free_port
 from tests.support.parent import ending_with_parent
 from tests.support.waiting import until
 
 START_SECONDS = 120.0
-_TEMPORARY = tempfile.gettempdir()
+TEMPORARY = tempfile.gettempdir()
 """That of the machine: a run of tests has one of its own, which is closed to other users."""
 
 
@@ -41,7 +41,7 @@ class PostgreSQL:
         return f"postgresql+asyncpg://prefect:only-for-the-tests@127.0.0.1:{self.port}/prefect"
 
     def __enter__(self) -> Self:
-        self.folder = Path(tempfile.mkdtemp(prefix="transship-postgresql-", dir=_TEMPORARY))
+        self.folder = Path(tempfile.mkdtemp(prefix="transship-postgresql-", dir=TEMPORARY))
         with ExitStack() as failure:
             failure.push(self.__exit__)
             self._start()

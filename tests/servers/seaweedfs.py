@@ -7,7 +7,6 @@ seconds when asked to, and what it holds is thrown away: it is killed.
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from oci.archive.options import S3Options
+from tests.servers.ports import free_ports
 from tests.support.parent import ending_with_parent
 
 START_SECONDS = 120.0
@@ -30,6 +30,8 @@ SECRET_KEY = "the-secret-key-of-the-tests"
 WEED = str(Path(sys.executable).with_name("weed"))
 
 _PORTS = ("s3", "master", "volume", "filer", "admin")
+_GRPC = 10_000
+"""What weed adds to a port for the one of its gRPC."""
 
 
 class ObjectStore:
@@ -117,7 +119,7 @@ class SeaweedFS(ObjectStore):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
+        self._ports = dict(zip(_PORTS, free_ports(len(_PORTS), beside=_GRPC), strict=True))
         super().__init__(self._ports["s3"])
         self._process: subprocess.Popen[bytes] | None = None
         self._log = folder / "log"
@@ -156,7 +158,7 @@ class SeaweedFS(ObjectStore):
             "volume.preStopSeconds": "0",
         }
         for name, port in self._ports.items():
-            options |= {f"{name}.port": str(port), f"{name}.port.grpc": str(port + 10_000)}
+            options |= {f"{name}.port": str(port), f"{name}.port.grpc": str(port + _GRPC)}
         return ["-logtostderr=true", "-v=0", "mini", *(f"-{name}={value}" for name, value in options.items())]
 
     def _wait(self) -> None:
@@ -179,6 +181,14 @@ class SeaweedFS(ObjectStore):
             self._process.kill()
             self._process.wait()
             self._process = None
+            self._remove_sockets()
+
+    def _remove_sockets(self) -> None:
+        """weed makes sockets there, whatever TMPDIR says, and leaves them when it is killed."""
+        ports = {str(port + more) for port in self._ports.values() for more in (0, _GRPC)}
+        for file in Path("/tmp").glob("seaweedfs-*.sock"):
+            if file.stem.rpartition("-")[2] in ports:
+                file.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         self.start()
@@ -188,27 +198,3 @@ class SeaweedFS(ObjectStore):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that are free, and whose neighbours 10,000 further on are (gRPC)."""
-    found: list[int] = []
-    held: list[socket.socket] = []
-    try:
-        while len(found) < count:
-            one = socket.socket()
-            held.append(one)
-            one.bind(("127.0.0.1", 0))
-            port = int(one.getsockname()[1])
-            if port > 50_000:
-                continue
-            with socket.socket() as twin:
-                try:
-                    twin.bind(("127.0.0.1", port + 10_000))
-                except OSError:
-                    continue
-            found.append(port)
-    finally:
-        for one in held:
-            one.close()
-    return found

@@ -33,7 +33,12 @@ def runs(process: int) -> bool:
 @pytest.mark.parametrize("killed", [True, False], ids=["killed", "left without its fixtures"])
 def test_a_server_ends_with_the_process_that_started_it(killed: bool) -> None:
     starter = subprocess.Popen(
-        [sys.executable, "-c", _LEAVES], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", _LEAVES],
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": postgresql.TEMPORARY},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert starter.stdin is not None
     assert starter.stdout is not None
@@ -45,7 +50,7 @@ def test_a_server_ends_with_the_process_that_started_it(killed: bool) -> None:
             starter.kill()
         starter.stdin.close()
     try:
-        until("the end of the server", lambda: not runs(server), 30)
+        until("the end of the server", lambda: not runs(server))
     finally:
         if runs(server):
             os.kill(server, signal.SIGQUIT)

@@ -13,7 +13,8 @@ from typing import Any, Self
 
 import httpx
 
-from tests.support.prefect_server import free_port, stop
+from tests.servers.ports import free_port
+from tests.support.prefect_server import stop
 from tests.support.waiting import until
 
 _QUIET = (

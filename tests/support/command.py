@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,13 +55,22 @@ def imgpkg(*arguments: str, environ: Mapping[str, str] | None = None) -> Done:
     return Done(code, out.decode(), err.decode())
 
 
+_started = ExitStack()
+atexit.register(_started.close)
+
+
 @functools.cache
 def _warm_command() -> WarmCommand:
-    folder = tempfile.TemporaryDirectory(prefix="transship-warm-")
-    warm = WarmCommand(Path(folder.name))
-    atexit.register(folder.cleanup)
-    atexit.register(warm.close)
+    folder = _started.enter_context(tempfile.TemporaryDirectory(prefix="transship-warm-"))
+    warm = WarmCommand(Path(folder))
+    _started.callback(warm.close)
     return warm
+
+
+def stop_warm_command() -> None:
+    """Ends the process that commands are forks of."""
+    _started.close()
+    _warm_command.cache_clear()
 
 
 def transship_on_terminal(*arguments: str) -> Done:

@@ -12,7 +12,6 @@ import fcntl
 import gc
 import json
 import os
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -25,6 +24,7 @@ from typing import Any, Self
 
 import pytest
 
+from tests.servers.ports import free_port
 from tests.servers.postgresql import PostgreSQL
 from tests.support.authorities import VARIABLE, for_prefect
 from tests.support.parent import ending_with_parent
@@ -66,7 +66,11 @@ class PrefectServer:
         port = free_port()
         self.api = f"http://127.0.0.1:{port}/api"
         self.ui = f"http://127.0.0.1:{port}"
+        # A worker or a run that is killed leaves folders there.
+        temporary = home / "tmp"
+        temporary.mkdir(exist_ok=True)
         plain = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
+        plain["TMPDIR"] = str(temporary)
         self.environment = plain | {
             "PREFECT_HOME": str(home),
             "PREFECT_API_URL": self.api,
@@ -229,7 +233,9 @@ def _start_from_copy(server: PrefectServer, database: PostgreSQL, stack: ExitSta
             stack.enter_context(server)
             deploy(server)
             memo.write_bytes((server.home / MEMO).read_bytes())
-            tables.write_bytes(database.copy())
+            part = tables.with_suffix(".part")
+            part.write_bytes(database.copy())
+            part.replace(tables)
             return
     database.restore(tables.read_bytes())
     (server.home / MEMO).write_bytes(memo.read_bytes())
@@ -364,12 +370,6 @@ def filter_prefect_leaks(items: Iterable[pytest.Item], folder: Path) -> None:
                     ":pytest.PytestUnraisableExceptionWarning"
                 )
             )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

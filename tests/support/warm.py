@@ -15,6 +15,7 @@ import io
 import json
 import os
 import pkgutil
+import select
 import signal
 import socket
 import struct
@@ -41,7 +42,7 @@ class WarmCommand:
             [sys.executable, "-m", "tests.support.warm", self._address],
             cwd=ROOT,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # its end is that of this process, also where this one is killed
             stdout=subprocess.PIPE,
         )
         assert self._process.stdout is not None
@@ -51,6 +52,8 @@ class WarmCommand:
                 raise RuntimeError(f"the warm process ended at once, with {self._process.wait(5)}")
 
     def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
         self._process.kill()
         self._process.wait()
 
@@ -110,19 +113,22 @@ def _import_command() -> None:
 
 
 def _serve(address: str) -> None:
-    """Accepts orders for ever. A middle process per order waits for the command and reports its end."""
+    """Accepts orders until standard input ends. A middle process per order waits for the command and tells its end."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that middle processes need not be waited for
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen(64)
         os.write(1, b"ready\n")
-        with open(os.devnull, "wb") as nothing:
+        starter = os.dup(0)
+        with open(os.devnull, "r+b") as nothing:
+            os.dup2(nothing.fileno(), 0)
             os.dup2(nothing.fileno(), 1)
-        while True:
+        while starter not in select.select([listener.fileno(), starter], [], [])[0]:
             line, _ = listener.accept()
             with line:
                 if os.fork() == 0:
                     listener.close()
+                    os.close(starter)
                     _attend(line)
 
 
