@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from oci.errors import Denied, InvalidInput
+from oci.errors import Denied, InvalidInput, StoreError
 from oci.files.pack import BUNDLE_FOLDER
 from oci.output import store_error
 
@@ -58,8 +58,10 @@ def output_folder(path: str, *, replace: bool = False) -> Iterator[str]:
             _swap(new, target)
         except OSError as error:
             raise store_error(error, store=target, operation="replacing the output folder") from error
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(new, ignore_errors=True)
+        if isinstance(error, StoreError) and error.store.startswith(new):
+            error.store = (target + error.store.removeprefix(new)).rstrip("/")  # the name that the person knows
         raise
     try:
         with suppress(FileNotFoundError):

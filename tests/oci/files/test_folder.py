@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable
@@ -9,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from oci.errors import InvalidInput
+from oci.errors import InvalidInput, StoreError
 from oci.files import folder as folder_module
 from oci.files.folder import ABANDONED_AFTER, check_folder, output_folder
+from oci.output import os_errors
 
 
 def pull(path: Path | str, text: str = "new", *, replace: bool = False) -> None:
@@ -174,6 +176,19 @@ def test_what_a_killed_pull_left_is_swept_once_it_is_old(tmp_path: Path) -> None
     pull(tmp_path / "out")
 
     assert names(tmp_path) == sorted([young.name, other.name, "out"])
+
+
+@pytest.mark.parametrize("below", ["", "/", "/.imgpkg/bundles/one"])
+def test_an_error_names_the_folder_that_was_asked_for(tmp_path: Path, below: str) -> None:
+    def write(made: str) -> None:
+        with os_errors(store=f"{made}{below}", operation="extracting"):
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+
+    with pytest.raises(StoreError) as caught:
+        fill(tmp_path / "out", write)
+
+    assert caught.value.store == f"{tmp_path}/out{below}".rstrip("/")
+    assert names(tmp_path) == []
 
 
 def test_the_umask_decides_who_may_read(tmp_path: Path) -> None:
