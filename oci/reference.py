@@ -25,6 +25,8 @@ S3_PREFIX = "s3://"
 DOCKER_ARCHIVE_PREFIX, OCI_ARCHIVE_PREFIX = ARCHIVE_TRANSPORTS = ("docker-archive:", "oci-archive:")
 _ENGINES = frozenset({"docker-daemon", "containers-storage"})
 _SHOWN = 200
+_UNDECODED = "surrogateescape"
+"""How bytes in the name of a file that aren't UTF-8 stand in text (PEP 383)."""
 _KEY_LIMIT = 1024
 """Bytes that S3 takes for a key."""
 _EMPTY_SEGMENTS = frozenset({"", ".", ".."})
@@ -88,7 +90,8 @@ class ArchiveName(Struct, frozen=True, order=True):
     """No registry host; a repository has one here."""
 
     def __str__(self) -> str:
-        return ARCHIVE_PREFIX + "|".join(quote(location, safe="/:~ ") for location in self.locations)
+        quoted = (quote(location, safe="/:~ ", errors=_UNDECODED) for location in self.locations)
+        return ARCHIVE_PREFIX + "|".join(quoted)
 
     @property
     def is_local(self) -> bool:
@@ -238,7 +241,8 @@ def parse_store(text: str) -> StoreName:
     stand before the last."""
     text = text.removeprefix(DOCKER_PREFIX)
     if text.startswith(ARCHIVE_PREFIX):
-        return ArchiveName.of(*map(unquote, text.removeprefix(ARCHIVE_PREFIX).split("|")))
+        locations = text.removeprefix(ARCHIVE_PREFIX).split("|")
+        return ArchiveName.of(*(unquote(location, errors=_UNDECODED) for location in locations))
     if text.startswith(LAYOUT_PREFIX):
         return _folder(text.removeprefix(LAYOUT_PREFIX), text)
     return Repository.parse(text)
@@ -285,11 +289,22 @@ def _location(text: str) -> str:
             f"{clipped(text)}: an empty, '.' or '..' part between slashes is in the key",
             hint="choose a key without such a part",
         )
-    if len(key.encode(errors="replace")) > _KEY_LIMIT:
+    if not is_utf8(text):
+        raise InvalidReference(f"{clipped(text)}: the name of an object is UTF-8", hint="choose another name")
+    if len(key.encode()) > _KEY_LIMIT:
         raise InvalidReference(
             f"{clipped(text)}: the key has more than {_KEY_LIMIT} bytes", hint="choose a shorter key"
         )
     return text
+
+
+def is_utf8(text: str) -> bool:
+    """Says whether the text can be written as UTF-8, which the name of a file need not be."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _expect_repository(text: str) -> None:

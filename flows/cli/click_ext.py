@@ -102,8 +102,7 @@ def _add_everywhere(command: click.Command) -> None:
 def _note(context: click.Context, parameter: click.Parameter, value: bool) -> None:
     """Hands a flag that was given at any level of the command line to the output."""
     output = context.ensure_object(Invocation).output
-    source = context.get_parameter_source(str(parameter.name))
-    if source is click.core.ParameterSource.COMMANDLINE:
+    if context.get_parameter_source(str(parameter.name)) is click.core.ParameterSource.COMMANDLINE:
         output.set(str(parameter.name), value)
 
 
@@ -175,18 +174,18 @@ class Verb(Command):
                 option.shell_complete = _references  # type: ignore[method-assign]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        args = spelled_out(self, args)
-        if ctx.resilient_parsing:
-            return super().parse_args(ctx, args)
-        # Of a setting the last counts: a script may add its own to those of another. Of a flag that names what is
-        # worked on click, as Go's flags do, would leave out all but the last.
-        for option, times in Counter(self.make_parser(ctx).parse_args(list(args))[2]).items():
-            if times > 1 and isinstance(option, click.Option) and not option.multiple and option.metavar in _THINGS:
-                raise click.UsageError(f"{option.opts[-1]} takes one {option.metavar}, and is here {times} times", ctx)
-        extra = super().parse_args(ctx, args)
-        if extra:
-            raise extra_arguments(ctx, extra)
-        return extra
+        with click.core.augment_usage_errors(ctx):  # so that hints name this command
+            args = spelled_out(self, args)
+            if ctx.resilient_parsing:
+                return super().parse_args(ctx, args)
+            # Of a setting the last counts: a script may add its own to those of another. Of a flag that names what is
+            # worked on click, as Go's flags do, would leave out all but the last.
+            for option, times in Counter(self.make_parser(ctx).parse_args(list(args))[2]).items():
+                if times > 1 and isinstance(option, click.Option) and not option.multiple and option.metavar in _THINGS:
+                    raise click.UsageError(f"{option.opts[-1]} takes one {option.metavar}, and is here {times} times")
+            if extra := super().parse_args(ctx, args):
+                raise extra_arguments(ctx, extra)
+            return []
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command and ends its output. An error of usage that has no hint refers to the command's help."""
@@ -222,7 +221,8 @@ class Tree(click.Group):
         self._members = members
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, spelled_out(self, args))
+        with click.core.augment_usage_errors(ctx):
+            return super().parse_args(ctx, spelled_out(self, args))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -33,6 +33,8 @@ TRANSSHIP_JSON_LIMIT = 16 << 20
 """Bytes of it that are read or written: some 150,000 blobs that a delta requires."""
 
 _VERSION = 1
+_BASE_LENGTH = 4096
+"""Characters of the name of what has the blobs that a delta leaves out."""
 
 _WINDOW = 16 << 10
 """Bytes read for each header: small members after it come with it."""
@@ -52,7 +54,7 @@ class TransshipJson(Struct, frozen=True, kw_only=True):
     obeys. `volume` counts from 1 to `volumes`, and `whole` is the fingerprint of all volumes together. `receipt` is an
     in-toto statement about the archive (docs/reference/receipts.md), as JSON, in the first volume."""
 
-    base: Annotated[str, Meta(max_length=4096, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")] = ""
+    base: Annotated[str, Meta(max_length=_BASE_LENGTH, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")] = ""
     requires: tuple[RequiredBlob, ...] = ()
     volume: Annotated[int, Meta(ge=1, le=99_999)] = 1
     volumes: Annotated[int, Meta(ge=1, le=99_999)] = 1
@@ -67,7 +69,7 @@ class TransshipJson(Struct, frozen=True, kw_only=True):
         """Raises InvalidDocument beyond TRANSSHIP_JSON_LIMIT."""
         body: dict[str, object] = {"version": _VERSION}
         if self.requires or self.base:
-            body |= {"base": self.base, "requires": msgspec.to_builtins(self.requires)}
+            body |= {"base": _printed(self.base), "requires": msgspec.to_builtins(self.requires)}
         if self.volumes > 1:
             body |= {"volume": self.volume, "volumes": self.volumes, "whole": self.whole}
         if self.receipt:
@@ -96,6 +98,12 @@ class TransshipJson(Struct, frozen=True, kw_only=True):
         except (ValueError, RecursionError, InvalidReference) as error:
             raise InvalidManifest(f"{where}: {TRANSSHIP_JSON} is damaged: {error}") from error
         return note
+
+
+def _printed(name: str) -> str:
+    """Returns a name as `base` may have it. Any file may be a base: control characters and bytes that aren't UTF-8 in
+    its name are written as escapes."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in name)[:_BASE_LENGTH]
 
 
 class Contents(Struct):

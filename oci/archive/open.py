@@ -150,7 +150,7 @@ def open_readers(
 def link_to(location: str, object_store: Callable[[str], S3Options]) -> str:
     """Returns the address of an archive for a browser; what that shows depends on what its user may see there."""
     if not in_object_store(location):
-        return f"file://{quote(location)}"
+        return f"file://{quote(os.fsencode(location))}"
     bucket, _, key = location.removeprefix(S3_PREFIX).partition("/")
     address = object_store(location).address
     return f"{address}/{bucket}/{quote(key)}" if address else f"https://{bucket}.s3.amazonaws.com/{quote(key)}"

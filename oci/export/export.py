@@ -6,6 +6,7 @@ An archive has no name before it is complete. What a run that was killed has sto
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -258,8 +259,15 @@ def sums_of(session: Session, locations: Iterable[str]) -> dict[str, str]:
 
 def write_sums(session: Session, sums: Mapping[str, str], name: str) -> None:
     """Writes `NAME.SHA256SUMS`."""
-    lines = (f"{digest}  {location.rpartition('/')[2]}\n" for location, digest in sums.items())
-    _write_beside(session, f"{name}{SUMS_SUFFIX}", "".join(lines).encode())
+    lines = (_sums_line(digest, location.rpartition("/")[2]) for location, digest in sums.items())
+    _write_beside(session, f"{name}{SUMS_SUFFIX}", os.fsencode("".join(lines)))
+
+
+def _sums_line(digest: str, name: str) -> str:
+    """Returns the line of a file as sha256sum writes it: a backslash comes first where the name has escapes (GNU
+    coreutils, "md5sum invocation")."""
+    escaped = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+    return f"{'' if escaped == name else chr(92)}{digest}  {escaped}\n"
 
 
 def sign_archive(session: Session, sums: Mapping[str, str], key: PrivateKey) -> None:

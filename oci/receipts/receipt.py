@@ -14,8 +14,8 @@ from msgspec import Struct, field
 
 from oci.archive.entry import DOCKER_ARCHIVE
 from oci.digest import parse_digest
-from oci.errors import InvalidDocument, InvalidReference, NotSigned
-from oci.reference import parse_store, parse_tag
+from oci.errors import InvalidDocument, InvalidInput, InvalidReference, NotSigned
+from oci.reference import clipped, parse_store, parse_tag
 from oci.signatures.keys import PrivateKey, PublicKey, render_bundle
 from oci.signatures.proofs import (
     IN_TOTO,
@@ -155,12 +155,20 @@ class RelocationReceipt(Struct, frozen=True, kw_only=True):
         }
 
     def render(self, key: PrivateKey | None = None) -> bytes:
-        """Returns the statement as JSON or, signed by a key, a Sigstore bundle with it."""
-        payload = msgspec.json.encode(self.statement)
+        """Returns the statement as JSON or, signed by a key, a Sigstore bundle with it. Raises InvalidInput for a name
+        that isn't UTF-8."""
+        try:
+            payload = msgspec.json.encode(self.statement)
+        except UnicodeEncodeError as error:
+            raise not_utf8(str(error.object)) from error
         if key is None:
             return payload
         signature = key.sign(pae(IN_TOTO, payload))
         return render_bundle(Envelope(payload_type=IN_TOTO, payload=payload, signatures=(signature,)), key.public.hint)
+
+
+def not_utf8(name: str) -> InvalidInput:
+    return InvalidInput(f"{clipped(name)} isn't UTF-8, and a receipt is", hint="rename it, or leave out the receipt")
 
 
 def read_receipt(data: bytes, keys: Sequence[PublicKey], where: str) -> RelocationReceipt:

@@ -28,8 +28,9 @@ from oci.receipts.receipt import (
     RunCounts,
     RunRecord,
     Tool,
+    not_utf8,
 )
-from oci.reference import ArchiveName, LayoutFolder, StoreName
+from oci.reference import ArchiveName, LayoutFolder, StoreName, is_utf8
 from oci.relocation.driver import RelocationResult, Verify
 from oci.relocation.plan import Plan
 from oci.relocation.request import CopyOptions, ReceiptOptions, RelocationRequest
@@ -64,6 +65,11 @@ class Recorder:
         InvalidInput for a key that can't be read, and for options that don't fit together or to the request."""
         options.check_for(request, signed=bool(options.sign or key))
         check_outputs(options.receipt)
+        place = request.destination
+        places = place.locations if isinstance(place, ArchiveName) else (str(place),)
+        for name in (request.bundle, request.image, request.lock, *request.archive, *places):
+            if not is_utf8(name):
+                raise not_utf8(name)
         self.options = options
         self.request = request
         self.key = key or (read_signing_key_file(options.sign) if options.sign else None)

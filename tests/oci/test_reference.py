@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -144,3 +145,16 @@ def test_any_other_key_is_one_and_survives_as_text(key: str) -> None:
 
     assert name.location == f"s3://my.bucket/{key}"
     assert parse_store(str(name)) == name
+
+
+def test_the_name_of_a_file_may_have_bytes_that_are_not_utf_8(tmp_path: Path) -> None:
+    name = ArchiveName.of(str(tmp_path / "a\udcff.tar"), str(tmp_path / "ä.tar"))
+
+    assert str(name).isascii()
+    assert parse_store(str(name)) == name
+
+
+@pytest.mark.parametrize("location", ["s3://archives/a\udcff.tar", "s3://archives\udcff/a.tar"])
+def test_the_name_of_an_object_may_not(location: str) -> None:
+    with pytest.raises(InvalidReference, match="UTF-8"):
+        ArchiveName.of(location)

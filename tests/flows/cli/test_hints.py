@@ -182,6 +182,9 @@ CASES = (
     Case("pull -i {host}/nothing:v9 -o {folder}/out", "tag list -i {host}/nothing", "tag list -i {host}/image"),
     Case("archive plan", "archive plan --help", "archive plan -i {host}/image:v1 --to-tar {folder}/y.tar"),
     Case("copy", "copy --help", "copy -i {host}/image:v1 --to-repo {to}"),
+    Case("copy -i {host}/image:v1 --to-repo", "transship copy --help", "copy -i {host}/image:v1 --to-repo {to}"),
+    Case("copy --plan=maybe", "transship copy --help", "copy -i {host}/image:v1 --to-repo {to} --plan=true"),
+    Case("tag --json=maybe list", "transship tag --help", "tag list -i {host}/image"),
     Case("inspect foreign.tar", "oci-archive:foreign.tar", "inspect oci-archive:{folder}/foreign.tar"),
     Case(
         "pull -i oci-archive:{folder}/foreign.tar -o {folder}/out",

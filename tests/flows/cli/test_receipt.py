@@ -13,10 +13,12 @@ from typing import Any
 import httpx
 import pytest
 
-from oci.errors import InvalidDocument, NotSigned
+from oci.errors import InvalidDocument, InvalidInput, NotSigned
 from oci.manifest import CREATED
 from oci.receipts.check import CHANGED_FILE, DAMAGED, LOST_FILE, LOST_IMAGE, LOST_TAG, REPLACED_TAG, find_receipt
-from oci.receipts.receipt import read_receipt
+from oci.receipts.receipt import Place, RelocationReceipt, Tool, read_receipt
+from oci.receipts.record import Recorder
+from oci.relocation.request import ReceiptOptions, RelocationRequest
 from oci.signatures.keys import PASSWORD_VARIABLE, read_key_file
 from oci.signatures.proofs import RECEIPT_TYPE
 from tests.servers.docker_registry import DockerRegistry
@@ -466,3 +468,16 @@ def test_what_strangers_attach_hides_no_receipt_and_is_not_read_for_ever(
     monkeypatch.setattr("oci.receipts.check.MOST", 2)
     with session_of() as session, pytest.raises(NotSigned):
         find_receipt(session, f"{to}:1.0", own)
+
+
+@pytest.mark.parametrize("place", ["oci:{}/l\udcff", "archive:{}/a%FF.tar"])
+def test_a_place_that_no_receipt_can_name_is_refused_before_the_copy(tmp_path: Path, place: str) -> None:
+    place = place.format(tmp_path)
+    with pytest.raises(InvalidInput, match="isn't UTF-8"):
+        Recorder(ReceiptOptions(receipt=str(tmp_path / "r.json")), RelocationRequest(lock="shop.lock.yml", to=place))
+    lock, layout = Place(kind="lock", name="l\udcff"), Place(kind="layout")
+    named = RelocationReceipt(tool=Tool(), source=lock, destination=layout, images=())
+    with pytest.raises(InvalidInput, match="isn't UTF-8"):
+        named.render()
+
+    assert not list(tmp_path.iterdir())

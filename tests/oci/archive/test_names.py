@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from oci.archive.index import RequiredBlob, TransshipJson
+from oci.digest import Digest
 from oci.errors import InvalidDocument, InvalidManifest, TransshipError
 from oci.reference import ArchiveName
 from tests.servers.docker_registry import DockerRegistry
@@ -274,3 +276,13 @@ def test_an_archive_with_honest_names_is_imported(registry: DockerRegistry, tmp_
     imported(f"{registry.host}/names/honest", path)
 
     assert raw_manifest(f"{registry.host}/names/honest:1.0") == content.raw
+
+
+@pytest.mark.parametrize("base", ["march.tar", "a\nb.tar", "a\x1b[31m.tar", "a\udcff.tar", "x" * 9000])
+def test_a_delta_can_be_read_whatever_the_name_of_what_it_was_made_from(base: str) -> None:
+    required = RequiredBlob(Digest(digest_of(b"blob")), 4)
+    read = TransshipJson.from_json(TransshipJson(base=base, requires=(required,)).to_json(), "x")
+
+    assert read.requires == (required,)
+    assert read.base.isprintable()
+    assert read.base[:1] == base[:1]

@@ -351,3 +351,16 @@ def test_an_archive_says_which_tags_skopeo_does_not_find(
         )
         assert (inspected.returncode == 0) == (not docker)
         assert ("skopeo doesn't find" in done.err + done.out) == docker
+
+
+@pytest.mark.parametrize("name", ["a b.tar", "a\nb.tar", "back\\slash.tar", "a\udcff.tar"])
+def test_the_checksums_name_any_file_as_sha256sum_reads_it(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"archive")
+    with session() as one:
+        write_sums(one, sums_of(one, [str(path)]), str(path))
+    checked = subprocess.run(
+        ["sha256sum", "--check", f"{name}.SHA256SUMS"], cwd=tmp_path, capture_output=True, check=False
+    )
+
+    assert checked.returncode == 0, checked.stderr
