@@ -274,6 +274,11 @@ def _location(text: str) -> str:
             raise InvalidReference(
                 "an archive is written in parts, out of order, and can't be a stream", hint="name a file"
             )
+        if text.startswith(ARCHIVE_TRANSPORTS):
+            raise InvalidReference(
+                f"{clipped(text)}: an archive is named by its path here",
+                hint=f"leave out {text.partition(':')[0]}: before a path, or name it with -i or --to-repo",
+            )
         if _SCHEME.match(text):
             raise InvalidReference(
                 f"{clipped(text)}: an archive is a file or an object",

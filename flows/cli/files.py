@@ -20,7 +20,7 @@ from oci.export.export import push_to_archive
 from oci.files.decompress import UnpackLimits
 from oci.files.folder import NEVER_REPLACED, check_folder, output_folder
 from oci.files.pack import DEFAULT_EXCLUSIONS
-from oci.reference import ArchiveName, LayoutFolder
+from oci.reference import ArchiveName, LayoutFolder, named_archive
 from oci.relocation.archive_source import named_in_archive, sealed
 from oci.units import counted, show_cost, show_size
 
@@ -47,6 +47,10 @@ from oci.units import counted, show_cost, show_size
 @registry_flags()
 def push_files(invocation: Invocation, /, **flags: Any) -> None:
     """Push files as a bundle or as a plain image. The same files give the same digest everywhere."""
+    if (archive := named_archive(flags["bundle"] or flags["image"])) is not None:
+        raise InvalidInput(
+            "an archive is written with --to-tar", hint=f"name the image with -b or -i, and --to-tar {archive[0]}"
+        )
     request = PushRequest(
         bundle=flags["bundle"],
         image=flags["image"],

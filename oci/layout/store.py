@@ -53,6 +53,9 @@ class LayoutStore:
         """Returns None as well for a file that doesn't hold what its name promises: it has to be written again."""
         try:
             descriptor = self._described(identifier)
+        except (NotFound, IntegrityError):
+            return None
+        try:
             if descriptor.media_type in (*MANIFEST_TYPES, *INDEX_TYPES):
                 return descriptor if self._is_sound(descriptor.digest, descriptor.size) else None
             manifest = self.get_manifest(descriptor.digest)

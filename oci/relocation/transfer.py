@@ -122,7 +122,9 @@ def load_manifest(session: Session, planned: PlannedManifest) -> Manifest:
     raw = session.cache.get(planned.digest)
     if raw is not None:
         return parse_manifest(raw, planned.media_type, limit=len(raw))
-    manifest = session.source(planned.store).get_manifest(planned.digest)
+    # What the destination has was found there, with the login that is for the destination.
+    home = session.destination(planned.store) if planned.present else session.source(planned.store)
+    manifest = home.get_manifest(planned.digest)
     session.cache.put(planned.digest, manifest.raw)
     return manifest
 

@@ -158,3 +158,10 @@ def test_the_name_of_a_file_may_have_bytes_that_are_not_utf_8(tmp_path: Path) ->
 def test_the_name_of_an_object_may_not(location: str) -> None:
     with pytest.raises(InvalidReference, match="UTF-8"):
         ArchiveName.of(location)
+
+
+@pytest.mark.parametrize("location", ["oci-archive:web.tar", "docker-archive:/srv/web.tar:v1"])
+def test_no_file_is_called_as_a_transport_is(location: str) -> None:
+    with pytest.raises(InvalidReference, match=r"leave out (oci|docker)-archive:"):
+        ArchiveName.of(location)
+    assert ArchiveName.of(f"./{location}").location.endswith(location)

@@ -133,6 +133,21 @@ def test_two_identities_at_one_registry(source: str, tokens: DockerRegistry, cer
     assert f"destination {tokens.host}" in swapped.err
 
 
+def test_what_the_destination_has_is_read_there_with_its_own_login() -> None:
+    with StrictRegistry() as source, StrictRegistry(Features(user=f"{USER}:{PASSWORD}")) as destination:
+        push(source.url, "team/web", image(4), "v1")
+        login = ("--destination-username", USER, "--destination-password", PASSWORD)
+        for tag in ("one", "two"):
+            done = transship(
+                "copy", "-i", f"{source.host}/team/web:v1", "--to-repo", f"{destination.host}/mirror/web",
+                "--to-tag", tag, *login,
+            )  # fmt: skip
+            assert done.code == 0, done.err
+        tags = destination.store.repositories["mirror/web"].tags
+
+    assert tags["one"] == tags["two"] == image(4).digest
+
+
 def test_a_wrong_password_names_the_side_and_no_secret(
     source: str, basic: DockerRegistry, certificates: Certificates
 ) -> None:

@@ -184,6 +184,11 @@ CASES = (
     Case("copy", "copy --help", "copy -i {host}/image:v1 --to-repo {to}"),
     Case("copy -i {host}/image:v1 --to-repo", "transship copy --help", "copy -i {host}/image:v1 --to-repo {to}"),
     Case("copy --plan=maybe", "transship copy --help", "copy -i {host}/image:v1 --to-repo {to} --plan=true"),
+    Case(
+        "push -i oci-archive:{folder}/z.tar -f {folder}",
+        "--to-tar {folder}/z.tar",
+        "push -i {to}:v1 -f {good} --to-tar {folder}/z.tar",
+    ),
     Case("tag --json=maybe list", "transship tag --help", "tag list -i {host}/image"),
     Case("inspect foreign.tar", "oci-archive:foreign.tar", "inspect oci-archive:{folder}/foreign.tar"),
     Case(

@@ -559,6 +559,16 @@ def test_a_broken_index_is_named(layout: LayoutStore, folder: Path, raw: bytes) 
         layout.get_manifest("1.0")
 
 
+def test_a_broken_index_is_no_answer_to_whether_a_manifest_is_there(layout: LayoutStore, folder: Path) -> None:
+    one = content.image(1)
+    put(layout, one, "v1")
+    (folder / "index.json").write_bytes(b'{"manifests": [{"digest": "sha256:../x"}]}')
+
+    for identifier in ("v1", one.digest):
+        with pytest.raises(InvalidManifest, match=r"manifests\[0\]"):
+            open_layout(folder).head_manifest(identifier)
+
+
 def test_a_broken_index_is_not_written_over(layout: LayoutStore, folder: Path) -> None:
     image = content.image(1)
     put(layout, image, "1.0")
