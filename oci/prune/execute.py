@@ -31,7 +31,7 @@ from oci.prune.plan import (
 )
 from oci.prune.planner import look, make_prune_plan, remember
 from oci.prune.policy import Keep
-from oci.prune.survey import Survey, check_deletes, check_untags
+from oci.prune.survey import Survey, check_deletes, check_tag_deletes, check_untags
 from oci.reference import ArchiveName, Reference
 from oci.relocation.session import Session
 from oci.store import Destination
@@ -316,7 +316,7 @@ def untag(session: Session, reference: Reference) -> Untag:
     and the look of a prune raise."""
     plan = plan_untag(session, reference)
     store = session.destination(reference.repository)
-    reason = check_untags(store)
+    reason = check_tag_deletes(store) or check_untags(store)
     if not reason:
         _check_still(store, plan)
         store.delete_tag(plan.tag)
@@ -330,6 +330,7 @@ def untag(session: Session, reference: Reference) -> Untag:
     needed_by = next((tag.because for tag in look.tags if tag.tag == plan.tag), "")  # though the tag is gone
     if needed_by:
         raise _refused(plan, f"{alone} isn't possible either: {needed_by}", advice)
+    check_deletes(store)
     _check_still(store, plan)
     store.delete_manifest(plan.digest)
     return replace(plan, deleted=WITH_MANIFEST)

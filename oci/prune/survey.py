@@ -284,7 +284,7 @@ def check_deletes(destination: Destination) -> None:
     except NotFound:
         return
     except StoreError as error:
-        if error.status not in _UNSUPPORTED and error.code != "UNSUPPORTED":
+        if not _is_unsupported(error):
             error.operation, error.subject = "trying whether manifests can be deleted", ""  # the digest is made up
             raise
         raise Refused(
@@ -296,6 +296,20 @@ def check_deletes(destination: Destination) -> None:
             code=error.code,
             hint="nothing was deleted; switch deletions on (docker-registry: REGISTRY_STORAGE_DELETE_ENABLED=true)",
         ) from error
+
+
+def _is_unsupported(error: StoreError) -> bool:
+    return error.status in _UNSUPPORTED or error.code == "UNSUPPORTED"
+
+
+def check_tag_deletes(destination: Destination) -> str:
+    """Says that the store deletes no tags, in its words; empty where it may. Asked for a tag that never existed: what
+    `check_untags` makes would stay in a store that deletes nothing."""
+    try:
+        destination.delete_tag(f"transship-probe-{secrets.token_hex(8)}{tagnames.KEEP_ALIVE_SUFFIX}")
+    except StoreError as error:
+        return error.message if _is_unsupported(error) else ""
+    return ""
 
 
 def check_untags(destination: Destination) -> str:

@@ -47,6 +47,19 @@ def test_a_tag_goes_alone_where_the_registry_can() -> None:
         assert content.digest in server.store.repository("web").manifests
 
 
+def test_where_nothing_is_deleted_nothing_is_made_and_the_next_step_is_said() -> None:
+    with StrictRegistry(features=Features(no_deletes=True)) as server:
+        push(server.url, "web", image(46), "1.0")
+        pushes = len(server.seen)
+
+        done = transship("tag", "delete", "-i", f"{server.host}/web:1.0", "--yes")
+
+        assert done.code == ExitCode.FAILED
+        assert "switch deletions on" in done.err
+        assert tags(server) == {"1.0"}
+        assert not [seen for seen in server.seen[pushes:] if seen.method in ("PUT", "POST")]
+
+
 @pytest.mark.parametrize("features", [Features(tag_delete=False), Features(tag_delete_takes_all=True)])
 def test_other_tags_are_never_deleted_with_it(features: Features) -> None:
     content = image(43)
