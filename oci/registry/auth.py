@@ -212,7 +212,9 @@ class Authenticator:
             if token.was_never_good:
                 succession.alone = True
             return True
-        return any(other.actions == scope.actions for other in token.good_for)
+        if any(other.actions == scope.actions for other in token.good_for):
+            return True
+        return not wrong_scope and not succession.denies(token, scope)
 
     def _permitted(self, challenge: Challenge) -> Challenge:
         """A challenge whose token service may be asked. The registry's first one says where that is: a later one that

@@ -8,7 +8,7 @@ import math
 import threading
 import time
 from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import ClassVar
 from weakref import WeakValueDictionary
 
@@ -44,6 +44,10 @@ _REMEMBERED = 100
 _STRIKES = 2
 """Tokens that ended when another was given, before there is only one at a time: one may by chance."""
 
+ANY, SAME_REPOSITORY, SAME_SCOPE, NONE = range(4)
+"""How alike another token has to be to a token that it ends: of the same login, for a repository of it, for a scope of
+it (repository and actions); none ends it where tokens live side by side."""
+
 
 def read_token(data: bytes) -> tuple[str, float]:
     """Returns the token that a service answered with, and its lifetime in seconds. Raises ValueError."""
@@ -77,14 +81,14 @@ class Token(msgspec.Struct, eq=False):
 
     refusals: int = 0
     good_for: set[Scope] = msgspec.field(default_factory=set)
-    newer_at: float = 0.0
-    """When a token that was asked for after this one was given was there; 0 as long as this is the newest."""
-
-    rival_at: float = 0.0
-    """When such a token for one of its repositories was there."""
+    newer_at: list[float] = msgspec.field(default_factory=lambda: [math.inf] * (NONE + 1))
+    """When a token that was asked for after this one was given was there, by how alike it is at least."""
 
     is_only: bool = False
     """Was it given when there was one token at a time?"""
+
+    has_ended: bool = False
+    """Was it refused, not used up, when it may have ended because another was given?"""
 
     @property
     def was_never_good(self) -> bool:
@@ -95,10 +99,12 @@ class Token(msgspec.Struct, eq=False):
         """Whether it lives, and covers all of the scopes."""
         return self.expires_at > time.monotonic() and all(covers(self.scopes, scope) for scope in scopes)
 
-    def rivals(self, other: Token) -> bool:
-        """Whether both are for one repository: `repository:a/b` of `repository:a/b:pull`."""
-        subjects = {scope.rpartition(":")[0] or scope for scope in self.scopes}
-        return any((scope.rpartition(":")[0] or scope) in subjects for scope in other.scopes)
+    def likeness(self, other: Token) -> int:
+        """How alike both are: SAME_SCOPE, SAME_REPOSITORY (`repository:a/b` of `repository:a/b:pull`) or ANY."""
+        scopes, others = {*map(_split, self.scopes)}, {*map(_split, other.scopes)}
+        if not scopes.isdisjoint(others):
+            return SAME_SCOPE
+        return ANY if dict(scopes).keys().isdisjoint(dict(others)) else SAME_REPOSITORY
 
     def __repr__(self) -> str:
         return f"Token({sorted(self.scopes)})"
@@ -125,7 +131,7 @@ class Succession:
         """The only token, as long as it is good."""
         self.fetching = threading.Lock()
         """Held by the thread that fetches the only token."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._used = threading.Condition()
         self._latest: tuple[Token, ...] = ()
         self._scopes: dict[str, frozenset[str]] = {}
@@ -136,10 +142,13 @@ class Succession:
         """What tokens were good for."""
         self._refused: dict[Scope, set[str]] = {}
         """Tokens that were refused for it since one was good for it, though none may have ended them."""
-        self._outlived = False
-        """A token was good for a request that began after a newer one was given."""
-        self._rival_outlived = False
-        self._strikes = 0
+        self._ends = ANY
+        """How alike a newer token has to be to end an older one: less than that, and the older one was good for a
+        request that began after the newer one was given."""
+        self._most = 0
+        """Requests that a token was good for."""
+        self._strikes: list[int] = []
+        """Of tokens that ended when another was given: how alike the other is."""
         self._missed: set[Scope] = set()
         """What was refused with tokens that may have ended when another was given."""
 
@@ -170,10 +179,11 @@ class Succession:
         """Takes in that the service gave a token."""
         now = time.monotonic()
         with self._lock:
-            for other in () if self._rival_outlived else self._latest:
+            for other in () if self._ends == NONE else self._latest:
                 if other.value != token.value and other.given_at <= token.asked_at:
-                    other.newer_at = other.newer_at or now
-                    other.rival_at = other.rival_at or now * token.rivals(other)
+                    for likeness in range(other.likeness(token) + 1):
+                        other.newer_at[likeness] = min(other.newer_at[likeness], now)
+            self.want(token.scopes)
             token.given_at, token.is_only = now, self.alone
             self.current = token if self.alone and not self._others_since(token) else None
 
@@ -184,8 +194,12 @@ class Succession:
 
     def may_have_ended(self, token: Token) -> bool:
         """Whether a token may have ended because another was given since, or is being given."""
-        others = () if self._rival_outlived else self._others_since(token)
-        return any(not self._outlived or token.rivals(other) for other in others)
+        return self._likest_since(token) >= self._ends
+
+    def _likest_since(self, token: Token) -> int:
+        """How alike the most similar of the tokens is that were given since; -1 where there is none."""
+        others = () if self._ends == NONE else self._others_since(token)
+        return max(map(token.likeness, others), default=-1)
 
     def accept(self, token: Token, scope: Scope, started: float) -> None:
         """Takes in that a token was good for a request that began at a moment of the monotonic clock."""
@@ -196,26 +210,29 @@ class Succession:
             with self._used:
                 token.accepted = 1
                 self._used.notify_all()
-        if token.newer_at and started > token.newer_at and not (self.verdict or self._rival_outlived):
-            is_rival = 0 < token.rival_at < started
-            if is_rival or not self._outlived:
-                with self._lock:
-                    self._outlived, self._rival_outlived = True, is_rival
-                    self._strikes, self.alone = 0, False
+        self._most = max(self._most, token.accepted)
+        if token.newer_at[self._ends] < started and not self.verdict:
+            with self._lock:
+                while token.newer_at[self._ends] < started:
+                    self._ends += 1
+                self._strikes = [likeness for likeness in self._strikes if likeness >= self._ends]
+                self.alone = len(self._strikes) >= _STRIKES
         self._good_for.add(scope)
-        if self.alone:
-            self._refused.pop(scope, None)
-            if not self.verdict and token is self.current and scope in self._missed:
-                self.verdict = True
+        self._refused.pop(scope, None)
+        if self.alone and not self.verdict and token is self.current and scope in self._missed:
+            self.verdict = True
 
     def refuse(self, token: Token, scope: Scope) -> None:
         """Takes in that a token was refused."""
         with self._lock:
             token.refusals += 1
-            if token.refusals == token.uses and token.was_never_good and self.may_have_ended(token):
+            is_used_up = not token.was_never_good and (token.is_only or token.uses > self._most)
+            likeness = -1 if token.has_ended or is_used_up else self._likest_since(token)
+            if likeness >= self._ends:
+                token.has_ended = True
                 self._missed.add(scope)
-                self._strikes += 1
-                self.alone = self.alone or self._strikes >= _STRIKES
+                self._strikes.append(likeness)
+                self.alone = self.alone or len(self._strikes) >= _STRIKES
 
     def end_by_itself(self, ended: Sequence[Token]) -> None:
         """Takes in the last tokens that ended although no other was given. Where this run has seen that a new one ends
@@ -227,14 +244,17 @@ class Succession:
         if not is_seen and (not self.verdict or ended[0].accepted == ended[1].accepted):
             with self._lock:
                 self.alone = self.verdict = False
-                self._strikes = 0
+                self._strikes.clear()
                 self._missed.clear()
 
     def denies(self, token: Token, scope: Scope) -> bool:
-        """Whether the only token is refused for what none was ever good for, or the last ones were not good for; and
-        remembers that. A token that is being fetched may have ended it."""
-        with self.fetching:
-            if token is self.current and not self.may_have_ended(token):
+        """Whether a token is refused for what none was ever good for, or the last ones were not good for; and
+        remembers that. A token that is being fetched may have ended the only one. Where no token has ended when another
+        was given, the first refusal of a fresh token is the last."""
+        if not (self.alone or self._missed):
+            return True
+        with self.fetching if self.alone else nullcontext():
+            if (token is self.current or not self.alone) and not self.may_have_ended(token):
                 self._refused.setdefault(scope, set()).add(token.value)
             refusals = len(self._refused.get(scope, ()))
             return refusals > (PATIENCE if scope in self._good_for else 0)
@@ -245,13 +265,12 @@ class Succession:
                 self.current = None
 
     def want(self, scopes: Iterable[str]) -> None:
-        """Says which scopes the only token has to cover from now on."""
+        """Says which scopes the only token has to cover from now on, beside those that were given before there was one
+        token at a time: each further one ends what is in use."""
         with self._lock:
-            for scope in scopes:
-                subject, _, actions = scope.rpartition(":")
-                if not subject:  # `aws` at ECR Public
-                    continue
-                self._scopes[subject] = self._scopes.pop(subject, frozenset()) | set(actions.split(","))
+            for subject, actions in map(_split, scopes):
+                if actions:
+                    self._scopes[subject] = self._scopes.pop(subject, frozenset()) | actions
 
     def forget(self, scopes: Iterable[str]) -> None:
         """The service refuses these scopes, also when they are asked for alone."""
@@ -282,6 +301,12 @@ class Succession:
             turn = min(LONGEST_TURN, TURN * (token.given_at - token.asked_at))
             with self._used:
                 self._used.wait_for(lambda: token.accepted or token is not self.current, turn)
+
+
+def _split(scope: str) -> tuple[str, frozenset[str]]:
+    """What a scope is for, and its actions, which are named in any order; `aws` at ECR Public has none."""
+    subject, _, actions = scope.rpartition(":")
+    return (subject, frozenset(actions.split(","))) if subject else (scope, frozenset())
 
 
 def covers(granted: frozenset[str], scope: str) -> bool:
@@ -328,7 +353,8 @@ class Tokens:
             uses = self.uses
             if uses:
                 self._tokens = [token for token in self._tokens if token.uses < uses]
-            token = next((token for token in self._tokens if token.serves(scopes)), None)
+            # The newest: others may have ended when it was given.
+            token = next((token for token in reversed(self._tokens) if token.serves(scopes)), None)
             if token is not None:
                 token.uses += 1
             return token

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,9 +16,12 @@ from oci.descriptor import Descriptor
 from oci.digest import digest_of
 from oci.errors import StoreError, Unauthorized
 from oci.registry.credentials.credential import Credential
-from oci.registry.credentials.tokens import PATIENCE, Succession
-from oci.registry.endpoints import Scope
+from oci.registry.credentials.tokens import PATIENCE, Succession, Token
+from oci.registry.endpoints import POST_MOUNT, Request, Scope, uploads
+from oci.registry.http.origin import Origin
+from oci.registry.http.transport import Transport
 from oci.registry.profiles import ENDS_OLDER
+from oci.registry.repository import RegistryRepository
 from oci.registry.state import State
 from oci.store import reader_of
 from tests.oci.registry.conftest import Client
@@ -175,6 +179,48 @@ def test_the_next_run_begins_with_one_token(tmp_path: Path, monkeypatch: pytest.
         assert refused(server) - seen <= 40
 
 
+def test_tokens_that_end_each_other_before_a_request_gets_through(
+    make_client: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a service that ends older tokens of a scope, those for a mount into to/b from one repository and from another
+    end each other. That the one for to/a:pull,push outlives one for to/a:pull says nothing of these two."""
+    with ProfileRegistry(Profile(name="", ends_older="scope")) as server:
+        for name in ("from/a", "from/b"):
+            server.store.add_blob(name, noise(0, 1000).data)
+        client = make_client(LOGIN, "destination", retries=0)
+        source, other, first, second = (
+            client.repository(server.host, name) for name in ("from/a", "from/b", "to/a", "to/b")
+        )
+        mounted = blob(noise(0, 1000).data)
+
+        def mount(into: RegistryRepository, origin: RegistryRepository) -> None:
+            answer = into.send(
+                POST_MOUNT,
+                uploads(into.name, mount=mounted.digest, source=origin.name),
+                scopes=(Scope(into.name.path, "pull,push", apart=True), Scope(origin.name.path, "pull")),
+            )
+            assert answer.status == 201
+
+        mount(first, source)
+        mount(second, first)
+        mount(first, source)  # with its first token, which the second one didn't end
+        assert server.given == 2
+        interruptions = iter(range(2 * PATIENCE))
+        exchange = Transport._exchange
+
+        def interrupted(
+            transport: Transport, request: Request, origin: Origin, path: str, authorization: str
+        ) -> tuple[Any, str]:
+            if path.endswith("&from=from%2Fb") and next(interruptions, None) is not None:
+                mount(second, first)
+            return exchange(transport, request, origin, path, authorization)
+
+        monkeypatch.setattr(Transport, "_exchange", interrupted)
+        mount(second, other)
+        assert refused(server) <= 6
+        assert client.registries.transport(server.host).learned.ends_older
+
+
 def test_a_token_that_is_good_between_two_refusals_is_not_denied() -> None:
     succession, scope = Succession(), Scope("a", "pull")
     succession.know()
@@ -183,3 +229,67 @@ def test_a_token_that_is_good_between_two_refusals_is_not_denied() -> None:
     for _ in range(2 * PATIENCE):
         succession.accept(token, scope, time.monotonic())
         assert not succession.denies(token, scope)
+
+
+def given(succession: Succession, *scopes: str) -> Token:
+    with succession.asking(frozenset(f"repository:{scope}" for scope in scopes)) as token:
+        token.value = str(time.monotonic_ns())
+        succession.give(token)
+    return token
+
+
+@pytest.mark.parametrize(
+    ("older", "newer", "newest"),
+    [
+        ("a:pull", "b:pull", "c:pull,push a:pull,push"),
+        ("a:pull", "a:pull,push", "b:pull,push a:pull"),
+        ("a:pull,push", "a:pull", "b:pull a:push,pull"),
+    ],
+)
+def test_what_a_token_outlives_says_nothing_of_more_similar_ones(older: str, newer: str, newest: str) -> None:
+    succession = Succession()
+    token = given(succession, *older.split())
+    given(succession, *newer.split())
+    assert succession.may_have_ended(token)
+    succession.accept(token, Scope("a", "pull"), time.monotonic())
+    assert not succession.may_have_ended(token)
+    given(succession, *newest.split())
+    assert succession.may_have_ended(token)
+    succession.accept(token, Scope("a", "pull"), time.monotonic())
+    assert not succession.may_have_ended(token)
+
+
+def test_a_token_good_for_fewer_requests_than_another_was_not_used_up() -> None:
+    """It ended because another was given: that is known before the answers to all its requests are there."""
+    succession, scope = Succession(), Scope("a", "pull")
+    for _ in range(2):
+        long = given(succession, "a:pull")
+        long.uses = 9
+        for _ in range(5):
+            succession.accept(long, scope, time.monotonic())
+        short = given(succession, "a:pull")
+        short.uses = 4
+        succession.accept(short, scope, time.monotonic())
+        given(succession, "a:pull")
+        succession.refuse(short, scope)
+        succession.refuse(short, scope)
+        succession.refuse(long, scope)
+    assert succession.alone
+
+
+def test_where_tokens_have_ended_what_was_granted_is_asked_for_again() -> None:
+    """A service that ends older tokens a moment after it gave another seems to let them live."""
+    succession, scope = Succession(), Scope("a", "pull")
+    older = given(succession, "a:pull")
+    given(succession, "a:pull")
+    succession.refuse(older, scope)
+    given(succession, "b:pull")
+    token = given(succession, "a:pull")
+    given(succession, "a:pull")
+    succession.accept(token, scope, time.monotonic())
+    assert not succession.alone
+    for number in range(PATIENCE + 1):
+        token = given(succession, "a:pull")
+        succession.refuse(token, scope)
+        assert succession.denies(token, scope) is (number == PATIENCE)
+    assert succession.denies(token, Scope("b", "pull"))
