@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from tests.servers.http_server import LoopbackServer, QuietHandler
 from tests.servers.ports import free_port
+from tests.support.waiting import until
 
 _HOP = {"connection", "transfer-encoding", "content-length", "host"}
 
@@ -314,6 +315,17 @@ class FaultProxy(LoopbackServer):
     @property
     def refusing(self) -> bool:
         return self._refusing is not None and self._refusing.is_alive()
+
+    def settle(self) -> None:
+        """Waits, once all clients are gone, until what they sent was passed on and answered: what the kernel has still
+        to hand over is theirs, and would be seen as a request of the next client."""
+        for rule in self.rules:
+            rule.delay = 0.0
+        until("the proxy listens again", lambda: not self.refusing, every=0.02)
+        with socket.create_connection(("127.0.0.1", self.port)) as last:  # accepted after all others
+            last.shutdown(socket.SHUT_WR)
+            last.recv(1)
+        until("all requests are answered", lambda: not self._server.connections, every=0.02)
 
     def count(self, method: str, path: str) -> int:
         return sum(bool(one == method and re.search(path, where)) for _, one, where in self.seen)

@@ -13,6 +13,22 @@ class QuietServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.connections = 0
+        """Accepted, and not closed yet."""
+        self._counting = threading.Lock()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._counting:
+            self.connections += 1
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        super().shutdown_request(request)
+        with self._counting:
+            self.connections -= 1
+
     def get_request(self) -> tuple[socket.socket, Any]:
         """A listener that stops listening is ready, and has nothing to accept once it listens again: `accept` would
         wait, and `shutdown` for it."""

@@ -353,7 +353,11 @@ def _ended(event: Event, code: int, seconds: float) -> Iterator[str]:
 
 
 def _again(scene: Scene, command: Command) -> Iterator[str]:
-    """What is wrong with the next run: it completes, sends nothing that arrived, and tidies up."""
+    """What is wrong with the next run: it completes, sends nothing that arrived, and tidies up. A blob that is on its
+    way when the first run is killed arrives all the same: the proxy passes on what the kernel has, and docker-registry
+    commits a whole body also when its client is gone. So that is waited for."""
+    for proxy in (*scene.stage.proxies.values(), scene.store_proxy):
+        proxy.settle()
     scene.calm()
     there = scene.stage.arrived(scene.name)
     for path in (scene.stage.folder / f"out-{scene.name}", *scene.home.rglob("*")):
