@@ -221,7 +221,7 @@ async def _carry_some(run: MirrorRun, items: list[WorkItem]) -> None:
         for item in items:  # not worth a task run: a registry that each needs has been given up
             await run.carry(item)
         return
-    destinations = list(dict.fromkeys(target.destination for item in items for target in item.targets))
+    destinations = list(dict.fromkeys(str(target.destination) for item in items for target in item.targets))
     title = items[0].title if len(items) == 1 else f"{len(items)} images"
     try:
         await mirror_image(title, [item.key for item in items], destinations)

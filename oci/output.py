@@ -24,7 +24,7 @@ from typing import IO, Any
 from msgspec import Struct
 
 from oci.errors import Denied, NoSuchFile, NotFound, Refused, StoreError, TransshipError, Unavailable, UnusableFile
-from oci.reference import ArchiveName, LayoutFolder, Reference, Repository, StoreName, absolute, check_path
+from oci.reference import LayoutFolder, Reference, StoreName, absolute, check_path
 
 NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR})
 BY_UMASK = 0o666
@@ -346,7 +346,7 @@ def _is_stream(path: str) -> bool:
     return os.path.exists(path) and (os.path.islink(path) or not stat.S_ISREG(os.stat(path).st_mode))
 
 
-_TEXTS = (Repository, LayoutFolder, ArchiveName, Reference, TransshipError)
+_TEXTS = (StoreName, Reference, TransshipError)
 
 
 def to_dict(value: Struct) -> dict[str, Any]:

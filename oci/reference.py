@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TypeAlias
 from urllib.parse import quote, unquote
 
 from msgspec import Struct
@@ -32,24 +31,40 @@ _KEY_LIMIT = 1024
 _EMPTY_SEGMENTS = frozenset({"", ".", ".."})
 
 
-class Repository(Struct, frozen=True, order=True):
-    """A repository in a registry; `str()` gives the canonical name, registry host included."""
+class StoreName:
+    """What holds manifests and blobs under one set of tags: a repository, a layout folder or an archive."""
 
-    registry: str
-    path: str
+    __slots__ = ()
 
-    is_local = False
-    """Whether other machines can't reach it."""
-    location = ""
-    """Where an archive is, or its first volume; empty for the other kinds of store."""
+    @property
+    def registry(self) -> str:
+        """Returns the host of a repository; empty for the other kinds."""
+        return ""
 
-    def __str__(self) -> str:
-        return f"{self.registry}/{self.path}"
+    @property
+    def is_local(self) -> bool:
+        """Says whether other machines can't reach it."""
+        return False
+
+    @property
+    def location(self) -> str:
+        """Returns where an archive is, or its first volume; empty for the other kinds."""
+        return ""
 
     @property
     def short(self) -> str:
         """Returns the name as titles show it."""
         return str(self)
+
+
+class Repository(StoreName, Struct, frozen=True, order=True):
+    """A repository in a registry; `str()` gives the canonical name, registry host included."""
+
+    registry: str
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.registry}/{self.path}"
 
     @classmethod
     def parse(cls, text: str) -> Repository:
@@ -63,31 +78,23 @@ class Repository(Struct, frozen=True, order=True):
         return _repository(text, text)
 
 
-class LayoutFolder(Struct, frozen=True, order=True):
+class LayoutFolder(StoreName, Struct, frozen=True, order=True):
     """An OCI image-layout folder; it plays the role of one repository. `path` is absolute."""
 
     path: str
-
-    registry = ""
-    """No registry host; a repository has one here."""
-    is_local = True
-    location = ""
 
     def __str__(self) -> str:
         return f"{LAYOUT_PREFIX}{self.path}"
 
     @property
-    def short(self) -> str:
-        return str(self)
+    def is_local(self) -> bool:
+        return True
 
 
-class ArchiveName(Struct, frozen=True, order=True):
+class ArchiveName(StoreName, Struct, frozen=True, order=True):
     """A tarball, or the volumes it was split into: absolute paths or `s3://BUCKET/KEY`, one or more."""
 
     locations: tuple[str, ...]
-
-    registry = ""
-    """No registry host; a repository has one here."""
 
     def __str__(self) -> str:
         quoted = (quote(location, safe="/:~ ", errors=_UNDECODED) for location in self.locations)
@@ -109,10 +116,6 @@ class ArchiveName(Struct, frozen=True, order=True):
     def of(cls, *locations: str) -> ArchiveName:
         """Raises InvalidReference for one that names no file or object."""
         return cls(tuple(_location(location) for location in locations))
-
-
-StoreName: TypeAlias = Repository | LayoutFolder | ArchiveName
-"""What holds manifests and blobs under one set of tags."""
 
 
 class Reference(Struct, frozen=True, order=True):
@@ -246,6 +249,16 @@ def parse_store(text: str) -> StoreName:
     if text.startswith(LAYOUT_PREFIX):
         return _folder(text.removeprefix(LAYOUT_PREFIX), text)
     return Repository.parse(text)
+
+
+def read_store(kind: type, text: str) -> StoreName:
+    """Reads a name in a stored value: the `dec_hook` of msgspec for fields that are a StoreName. Raises ValueError."""
+    if kind is not StoreName or not isinstance(text, str):
+        raise ValueError(f"expected the name of a store, got {str(text)[:40]!r}")
+    try:
+        return parse_store(text)
+    except InvalidReference as error:
+        raise ValueError(str(error)) from error
 
 
 def named_archive(text: str) -> tuple[str, str] | None:

@@ -25,6 +25,7 @@ from oci.mirror.results import DriftReport, MirrorReport, made_of, mirror_metric
 from oci.mirror.run import SIDE_BY_SIDE, MirrorRecorder, expect, opened
 from oci.mirror.run_state import Shared
 from oci.mirror.selection import expanded
+from oci.reference import StoreName
 from oci.relocation.session import Session
 from oci.relocation.transfer import DONE, FAILED
 from oci.signatures.artifacts import MirrorReceipts
@@ -117,7 +118,7 @@ class MirrorRun(Run):
         self.comparison: Comparison | None = None
         self.fleet = ""
         """What was decided about helpers, in words."""
-        self.outcomes: dict[tuple[str, str], ItemOutcome] = {}
+        self.outcomes: dict[tuple[str, StoreName], ItemOutcome] = {}
         """By source and destination."""
 
     async def _open(self) -> Session:
@@ -205,7 +206,12 @@ async def compare_mirror(mirror: str) -> None:  # noqa: ARG001 - shown in the UI
     if work := run.comparison.work:
         await run.limit(limits_of(*(store for item in work for _, store in item.stores)))
         rows = [
-            {"Image": item.title, "Tags": " ".join(part.tags), "Destination": part.destination, "Digest": item.source}
+            {
+                "Image": item.title,
+                "Tags": " ".join(part.tags),
+                "Destination": str(part.destination),
+                "Digest": item.source,
+            }
             for item in work
             for part in item.targets
         ]

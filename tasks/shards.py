@@ -19,7 +19,8 @@ from oci.digest import Digest, parse_digest, verified
 from oci.errors import InvalidDocument, StoreError, TransshipError, Unavailable
 from oci.mirror.comparison import WorkItem
 from oci.mirror.execute import ItemOutcome, outcome_of
-from oci.reference import StoreName
+from oci.output import to_dict
+from oci.reference import StoreName, read_store
 from oci.relocation.fanout import SMALL
 from oci.relocation.plan import Plan, PlannedManifest
 from oci.relocation.request import RelocationRequest
@@ -295,13 +296,13 @@ class MirrorWork(Work[WorkItem]):
 
     def pack(self, units: Sequence[WorkItem], *, again: bool) -> str:
         del again  # each item is compared once more where it is carried
-        return msgspec.json.encode(units).decode()
+        return msgspec.json.encode(list(map(to_dict, units))).decode()
 
     def parameters(self, queue: ShardQueue) -> Mapping[str, Any]:
         return self._parameters(queue)
 
     def note(self, helper: str, text: str) -> None:
-        reported = msgspec.json.decode(text, type=ShardResult[ItemOutcome])
+        reported = msgspec.json.decode(text, type=ShardResult[ItemOutcome], dec_hook=read_store)
         run = self._run
         reported.note(run.outcomes, lambda outcome: (outcome.source, outcome.destination), run.elsewhere, helper)
 

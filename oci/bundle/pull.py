@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from operator import itemgetter
@@ -44,7 +44,7 @@ NESTED_INDEX = os.path.join(".imgpkg", "nested-bundles.md")
 LAYER_REPEATS = 127
 """Times that a manifest may list one layer: Docker makes no image of more layers."""
 
-_KINDS = {LayoutFolder: "an image-layout folder", ArchiveName: "an archive"}
+_KINDS: Mapping[type[StoreName], str] = {LayoutFolder: "an image-layout folder", ArchiveName: "an archive"}
 OpenSource = Callable[[StoreName], Source]
 
 

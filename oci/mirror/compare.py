@@ -17,13 +17,13 @@ from oci.digest import Digest
 from oci.errors import Denied, NotFound, Refused, TransshipError, Unauthorized, Unavailable
 from oci.mirror import selection
 from oci.mirror.comparison import Comparison, DestinationComparison, TagComparison, TagState, changes
-from oci.mirror.config import Mirror, MirrorDestination
+from oci.mirror.config import Mirror
 from oci.mirror.head_cache import Below, HeadCache, StoreTags, compare_lock, held_in
 from oci.mirror.policy import TagRule
 from oci.mirror.run_state import Shared
 from oci.mirror.selection import Selection
 from oci.prune.policy import matches
-from oci.reference import ARCHIVE_PREFIX, ArchiveName, StoreName
+from oci.reference import ArchiveName, StoreName
 from oci.relocation.session import Session
 from oci.store import Source
 from oci.units import counted
@@ -66,9 +66,9 @@ class _Look:
         self._required = frozenset(selection.required(mirror.tags)) if mirror.source.repository else frozenset()
         self._now = shared.now or datetime.now(UTC)
         self._source_name = store
-        self._broken: dict[str, TransshipError] = {}
+        self._broken: dict[StoreName, TransshipError] = {}
         """The destinations that can't be compared, by name."""
-        opened = {str(each): self._opened(each) for each in mirror.destinations}
+        opened = {each.store: self._opened(each.store) for each in mirror.destinations}
         stores = {name: destination for name, destination in opened.items() if destination is not None}
         self._heads = HeadCache(session, session.source(store), stores, shared.breaker)
         self._source = self._heads.source
@@ -101,7 +101,7 @@ class _Look:
         kept_out = chosen.too_young if chosen else {}
         too_young = {tag: reason for tag, reason in kept_out.items() if tag not in (*lost, *ageless)}
         results = self._compared(tags, too_young)
-        if any(result.destination.startswith(ARCHIVE_PREFIX) and result.has_to_be_written for result in results):
+        if any(isinstance(result.destination, ArchiveName) and result.has_to_be_written for result in results):
             # All of it is written again, so nothing is settled: an immutable tag may have moved.
             self._settles = False
             self._ask(tags)
@@ -160,16 +160,15 @@ class _Look:
 
     # What there is.
 
-    def _opened(self, destination: MirrorDestination) -> Source | None:
+    def _opened(self, store: StoreName) -> Source | None:
         """None for an archive that can't even be opened."""
-        store = destination.store
         if not isinstance(store, ArchiveName):
             return self._session.destination(store)
         try:
             return held_in(self._session, store)
         except TransshipError as error:
             self._breaker.failed(error)
-            self._broken[str(destination)] = error
+            self._broken[store] = error
             return None
 
     def _list_source(self) -> list[str] | None:
@@ -323,7 +322,7 @@ class _Look:
 
     def _compared(self, tags: Sequence[str], too_young: Mapping[str, str]) -> list[DestinationComparison]:
         results = []
-        for name in map(str, self._mirror.destinations):
+        for name in (each.store for each in self._mirror.destinations):
             if name in self._broken:
                 results.append(DestinationComparison(destination=name, error=self._broken[name]))
                 continue

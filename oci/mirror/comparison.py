@@ -21,7 +21,7 @@ from oci.mirror.policy import KeepAlive, Policy
 from oci.mirror.run_state import place
 from oci.mirror.selection import Selection
 from oci.options import fields_of
-from oci.reference import ARCHIVE_PREFIX, StoreName, parse_any, parse_store, parse_tag
+from oci.reference import ArchiveName, StoreName, parse_any, parse_tag, read_store
 from oci.relocation.planner import Snapshot
 from oci.relocation.request import CopyOptions, RelocationRequest
 
@@ -44,7 +44,7 @@ their names; the images that a lock pins are judged when their copy is planned."
 class Target(msgspec.Struct, frozen=True, kw_only=True):
     """One destination, the tags that it lacks or shows otherwise, and whether it had no tag at all."""
 
-    destination: str
+    destination: StoreName
     tags: tuple[str, ...] = ()
     fresh: bool = False
     shown: bool = False
@@ -92,7 +92,7 @@ class WorkItem(msgspec.Struct, frozen=True, kw_only=True):
                 image=source if kind == TAGS else "",
                 bundle=source if kind == BUNDLE else "",
                 lock=source if kind == LOCK else "",
-                to=target.destination,
+                to=str(target.destination),
                 tags=tags,
                 **{name: getattr(how, name) for name in self.options if kind == LOCK or name not in _DECIDED},
                 repo_based_tags=self.keep_alive == KeepAlive.READABLE.value,
@@ -113,13 +113,13 @@ class WorkItem(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def key(self) -> WorkKey:
         """Identifies the item in the work of its mirror. A bundle for a repository and for an archive is two items."""
-        return self.source, tuple(target.destination for target in self.targets)
+        return self.source, tuple(str(target.destination) for target in self.targets)
 
     def alone(self, target: Target) -> WorkItem:
         """Returns the item for one of its targets only."""
         return msgspec.structs.replace(self, targets=(target,))
 
-    def without(self, destinations: Collection[str]) -> WorkItem:
+    def without(self, destinations: Collection[StoreName]) -> WorkItem:
         """Returns the item for its other targets only."""
         targets = tuple(target for target in self.targets if target.destination not in destinations)
         return msgspec.structs.replace(self, targets=targets)
@@ -127,7 +127,7 @@ class WorkItem(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def writes_archive(self) -> bool:
         """Says whether a destination is an archive."""
-        return any(target.destination.startswith(ARCHIVE_PREFIX) for target in self.targets)
+        return any(isinstance(target.destination, ArchiveName) for target in self.targets)
 
     @property
     def title(self) -> str:
@@ -140,7 +140,7 @@ class WorkItem(msgspec.Struct, frozen=True, kw_only=True):
     def stores(self) -> tuple[tuple[str, StoreName], ...]:
         """Returns the stores that it reads and writes, each with its side. Those of a lock's images are not among them:
         only the lock names them."""
-        targets = tuple(("destination", parse_store(target.destination)) for target in self.targets)
+        targets = tuple(("destination", target.destination) for target in self.targets)
         if self.kind == LOCK:
             return targets
         sources = [source for source, _ in self.contents] or [self.source]
@@ -153,13 +153,11 @@ class WorkItem(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> WorkItem:
-        """Reads an item from parsed JSON. Raises InvalidDocument."""
+        """Returns an item from the parsed JSON of `oci.output.to_dict`. Raises InvalidDocument."""
         try:
-            item = msgspec.convert(body, cls)
-            for target in item.targets:
-                parse_store(target.destination)
-                for tag in target.tags:
-                    parse_tag(tag)
+            item = msgspec.convert(body, cls, dec_hook=read_store)
+            for tag in (tag for target in item.targets for tag in target.tags):
+                parse_tag(tag)
         except (TypeError, KeyError, ValueError, InvalidInput) as error:
             raise InvalidDocument(f"not an item of work: {error}") from error
         return item
@@ -224,7 +222,7 @@ class TagComparison:
 class DestinationComparison:
     """One destination: each selected tag, and in `extra` the other tags that it has."""
 
-    destination: str
+    destination: StoreName
     tags: tuple[TagComparison, ...] = ()
     extra: tuple[str, ...] = ()
     error: TransshipError | None = None
@@ -246,7 +244,7 @@ class DestinationComparison:
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "destination": self.destination,
+            "destination": str(self.destination),
             "in_place": self.count(TagState.IN_PLACE),
             "drift": [tag.to_dict() for tag in self.tags if tag.state is not TagState.IN_PLACE],
             "extra": list(self.extra),
@@ -303,7 +301,7 @@ class Comparison:
     def extra(self) -> int:
         return sum(len(destination.extra) for destination in self.destinations)
 
-    def tags(self) -> Iterator[tuple[str, TagComparison]]:
+    def tags(self) -> Iterator[tuple[StoreName, TagComparison]]:
         """Yields each tag of each destination, with the destination."""
         for destination in self.destinations:
             for tag in destination.tags:
@@ -343,17 +341,17 @@ def changes(
     mirror: Mirror,
     results: Iterable[DestinationComparison],
     digests: Mapping[str, Digest],
-    fresh: Collection[str],
+    fresh: Collection[StoreName],
     *,
     archives: bool,
 ) -> list[WorkItem]:
     """Returns the items that bring the destinations to what the mirror describes. `digests` has the image that each tag
     shows at the source; `fresh` are destinations without any tag. Without `archives`, when only some tags were
     compared, no archive is written."""
-    moving: dict[Digest, dict[str, list[TagComparison]]] = {}
+    moving: dict[Digest, dict[StoreName, list[TagComparison]]] = {}
     whole = []
     for result in results:
-        if result.destination.startswith(ARCHIVE_PREFIX):
+        if isinstance(result.destination, ArchiveName):
             whole.extend([_archive(mirror, result, digests)] if archives and result.has_to_be_written else [])
             continue
         for tag in result.tags:
@@ -363,7 +361,7 @@ def changes(
 
 
 def _image(
-    mirror: Mirror, digest: Digest, tags_of: Mapping[str, Sequence[TagComparison]], fresh: Collection[str]
+    mirror: Mirror, digest: Digest, tags_of: Mapping[StoreName, Sequence[TagComparison]], fresh: Collection[StoreName]
 ) -> WorkItem:
     targets = []
     for name, tags in tags_of.items():
@@ -391,7 +389,7 @@ def _archive(mirror: Mirror, result: DestinationComparison, digests: Mapping[str
     if mirror.source.bundle:
         return WorkItem.of(mirror, kind=BUNDLE, source=next(iter(contents)), **shared)
     parts = tuple((image, tuple(tags)) for image, tags in contents.items())
-    return WorkItem.of(mirror, kind=ARCHIVE, source=result.destination, contents=parts, **shared)
+    return WorkItem.of(mirror, kind=ARCHIVE, source=str(result.destination), contents=parts, **shared)
 
 
 def _to_give(mirror: Mirror, tags: Sequence[TagComparison]) -> tuple[str, ...]:

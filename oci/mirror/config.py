@@ -155,6 +155,15 @@ _PLACES = ("registry", "path", "name", "tag")
 _SAMPLE = "x0sample0x"
 
 
+class Template(StoreName, msgspec.Struct, frozen=True):
+    """The name of a destination with places that nothing has filled yet: the repositories of its source are unknown."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
 class MirrorDestination(Options):
     """Where images go: one of repository and archive."""
 
@@ -207,8 +216,12 @@ class MirrorDestination(Options):
         text = _PLACE.sub(_SAMPLE, self.archive.removeprefix(ARCHIVE_PREFIX) or self.repository)
         return ArchiveName.of(text) if self.archive else parse_store(text)
 
+    @property
+    def name(self) -> StoreName:
+        return Template(self.archive or self.repository) if self.has_places else self.store
+
     def __str__(self) -> str:
-        return (self.archive or self.repository) if self.has_places else str(self.store)
+        return str(self.name)
 
 
 class Mirror(Policy):

@@ -21,7 +21,7 @@ from oci.meter import PartThreads, unheard
 from oci.mirror.comparison import Comparison, TagState, Target, WorkItem
 from oci.mirror.head_cache import held_in
 from oci.mirror.run_state import Breaker
-from oci.reference import ARCHIVE_PREFIX, ArchiveName, StoreName, parse_store
+from oci.reference import ArchiveName, StoreName
 from oci.relocation.driver import Relocation
 from oci.relocation.fanout import as_done
 from oci.relocation.plan import Plan, PlannedManifest, Role
@@ -38,7 +38,7 @@ class ItemOutcome(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     """The `source` of the item: together with `destination` it names one planned target."""
     names: tuple[str, ...]
-    destination: str
+    destination: StoreName
     status: str
     """DONE, FAILED, or SKIPPED: not even begun, because a registry is of no use."""
     tags: tuple[str, ...] = ()
@@ -57,14 +57,14 @@ def execute_item(
     session: Session, item: WorkItem, breaker: Breaker, *, listed: frozenset[str] | None = None
 ) -> tuple[ItemOutcome, ...]:
     """One outcome for each target; a failure at one doesn't touch the others. Raises Cancelled and nothing else."""
-    outcomes: dict[str, ItemOutcome] = {}
-    plans: dict[str, Plan] = {}
+    outcomes: dict[StoreName, ItemOutcome] = {}
+    plans: dict[StoreName, Plan] = {}
     for target in item.targets:
         single, started = item.alone(target), time.monotonic()
         cause = breaker.cause(single.places)
         if cause is not None:
             outcomes[target.destination] = outcome_of(item, target, SKIPPED, error=cause)
-        elif target.destination.startswith(ARCHIVE_PREFIX):
+        elif isinstance(target.destination, ArchiveName):
             outcomes[target.destination] = _archive(session, single, breaker)
         else:
             try:
@@ -259,12 +259,12 @@ class MirrorPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 def plan_mirror(session: Session, comparison: Comparison) -> MirrorPlan:
     """Plans every item of the comparison's work. An item that can't be planned says so, and the others go on."""
-    brought: set[tuple[str, Digest]] = set()
+    brought: set[tuple[StoreName, Digest]] = set()
     requests: Counter[str] = Counter()
 
     def planned(item: WorkItem, target: Target) -> PlannedItem:
         session.cancel.check()
-        result = PlannedItem(title=item.title, names=item.names, destination=target.destination, tags=target.tags)
+        result = PlannedItem(title=item.title, names=item.names, destination=str(target.destination), tags=target.tags)
         try:
             single = item.alone(target)
             if single.writes_archive:  # whole, but for what comes out of the old one
@@ -307,8 +307,8 @@ def plan_written(session: Session, item: WorkItem) -> tuple[Plan, ArchivePlan]:
     [target] = item.targets
     requests = item.requests(target)
     plans = [make_plan(session, request) for request in requests]
-    plan = plans[0] if len(plans) == 1 else _merged(item.source, parse_store(target.destination), plans)
-    name = parse_store(target.destination)
+    plan = plans[0] if len(plans) == 1 else _merged(item.source, target.destination, plans)
+    name = target.destination
     old = name.locations[0] if isinstance(name, ArchiveName) and held_in(session, name).readers else ""
     return plan, plan_archive(session, requests[0], plan, ExportOptions(base=old))
 

@@ -31,7 +31,7 @@ from oci.mirror.comparison import (
 )
 from oci.mirror.config import Mirror
 from oci.mirror.run_state import Breaker, Shared, place
-from oci.reference import ARCHIVE_PREFIX, ArchiveName, Reference, StoreName, parse_store
+from oci.reference import ArchiveName, Reference, StoreName
 from oci.relocation.planner import make_plan
 from oci.relocation.session import Session
 from oci.relocation.verify import heads_of, lost_below
@@ -70,7 +70,9 @@ class HeadCache:
     """The source and the destinations of a mirror, by their names. Each is asked once for a tag; a registry that turns
     out to be of no use is asked no further."""
 
-    def __init__(self, session: Session, source: Source, destinations: Mapping[str, Source], breaker: Breaker) -> None:
+    def __init__(
+        self, session: Session, source: Source, destinations: Mapping[StoreName, Source], breaker: Breaker
+    ) -> None:
         self.session = session
         self.source = StoreTags(source, "source")
         self.destinations = {name: StoreTags(store, "destination") for name, store in destinations.items()}
@@ -187,7 +189,7 @@ class Below:
         jobs = [
             (result.destination, tag)
             for result in results
-            if result.error is None and not result.destination.startswith(ARCHIVE_PREFIX)
+            if result.error is None and not isinstance(result.destination, ArchiveName)
             for tag in result.tags
             if tag.state is TagState.IN_PLACE and tag.source
         ]
@@ -208,7 +210,7 @@ class Below:
         """The image at each destination, as the facts name it."""
         return [f"{self._mirror.name_of(tag)} {name}" for name in self._heads.destinations]
 
-    def _with_late(self, name: str, tag: TagComparison, *, due: bool) -> TagComparison:
+    def _with_late(self, name: StoreName, tag: TagComparison, *, due: bool) -> TagComparison:
         digest, listed = Digest(tag.source), self._heads.destinations[name].listed
         late = [
             mark for mark in tagnames.cosign(digest) if mark in self.late and listed is not None and mark not in listed
@@ -226,7 +228,7 @@ class Below:
             return replace(tag, state=TagState.MORE_THERE, reason=f"not at the source: {', '.join(more)}")
         return tag
 
-    def _with_lost(self, name: str, tag: TagComparison) -> TagComparison:
+    def _with_lost(self, name: StoreName, tag: TagComparison) -> TagComparison:
         """Marked as stale where it is in place and lacks an image that a bundle or an index lists. Asks in all threads
         itself."""
         if tag.state not in (TagState.IN_PLACE, TagState.MORE_THERE):
@@ -243,7 +245,7 @@ class Below:
             return tag.failed(error)
         return replace(tag, state=TagState.STALE, reason=lost, below=LISTED) if lost else tag
 
-    def _attached(self, name: str, digest: Digest) -> tuple[list[str], list[str]]:
+    def _attached(self, name: StoreName, digest: Digest) -> tuple[list[str], list[str]]:
         """What is attached to an image at the source and not here, and the other way round: names of tags, digests of
         referrers. A tag counts as missing here when it shows something else. Raises what the stores raise."""
         source = self._attached_in(self._heads.source, digest)
@@ -298,8 +300,8 @@ class Below:
         source, reference = self._heads.source, self._mirror.source.reference
         ages_count = gate.policy.has_minimum_age
 
-        def marked(job: tuple[str, TagComparison]) -> TagComparison:
-            name, tag = job
+        def marked(job: tuple[StoreName, TagComparison]) -> TagComparison:
+            store, tag = job
             head = source.shown(tag.tag)
             if tag.state not in states or head is None:
                 return tag
@@ -307,7 +309,7 @@ class Below:
             image = Reference(source.store.name, tag_name, head.digest)
             age = self._facts.age(self._source, head.digest, self._now) if ages_count else None
             try:
-                decision = gate.decide(source.store, image, parse_store(name), age=age)
+                decision = gate.decide(source.store, image, store, age=age)
             except TransshipError as error:
                 return tag.failed(error)
             return tag if decision.accepted else replace(tag, state=TagState.UNSIGNED, reason=decision.reason)
@@ -344,7 +346,7 @@ def compare_lock(session: Session, mirror: Mirror, *, audit: bool) -> Comparison
     results = []
     targets: list[Target] = []
     for destination in mirror.destinations:
-        target = Target(destination=str(destination))
+        target = Target(destination=destination.store)
         tag = _compared_lock(session, item.alone(target), destination.store, audit=audit)
         results.append(DestinationComparison(destination=target.destination, tags=(tag,)))
         if tag.state is TagState.STALE:

@@ -16,7 +16,7 @@ from oci.mirror.comparison import MOVED, UNAVAILABLE, Comparison, DestinationCom
 from oci.mirror.config import Mirror
 from oci.mirror.execute import SKIPPED, ItemOutcome, unaccounted
 from oci.mirror.run_state import Breaker, place
-from oci.reference import ARCHIVE_PREFIX
+from oci.reference import ArchiveName
 from oci.relocation.transfer import DONE
 from oci.units import show_cost, show_size, some_of
 
@@ -116,7 +116,7 @@ def made_of(
     ended the run before its work was done.
     """
     carried = [outcome for outcome in outcomes if outcome.status == DONE]
-    rewritten = {outcome.destination for outcome in carried if outcome.destination.startswith(ARCHIVE_PREFIX)}
+    rewritten = {outcome.destination for outcome in carried if isinstance(outcome.destination, ArchiveName)}
     compared = [result for result in comparison.destinations if result.destination not in rewritten]
     return _report(
         mirror,
@@ -174,20 +174,21 @@ def _failures(
     """What couldn't be compared, what failed, and what has no outcome, because `error` ended the run; where all have
     theirs, the error stands alone."""
     for result in comparison.destinations:
+        where = str(result.destination)
         if result.error is not None:
-            yield _whole(mirror, str(result.error), result.destination, retryable=result.error.retryable)
+            yield _whole(mirror, str(result.error), where, retryable=result.error.retryable)
         for tag in result.tags:
             if tag.state is TagState.FAILED:
                 name = f"{mirror.source.repository}:{tag.tag}" if mirror.source.repository else str(mirror.source)
                 retryable = tag.error is not None and tag.error.retryable
-                yield FailedImage(names=(name,), destination=result.destination, error=tag.reason, retryable=retryable)
+                yield FailedImage(names=(name,), destination=where, error=tag.reason, retryable=retryable)
         if not comparison.narrowed and (reason := _held_back(result)):
-            yield _whole(mirror, reason, result.destination, retryable=False)
+            yield _whole(mirror, reason, where, retryable=False)
     for outcome in outcomes:
         if outcome.status != DONE:
             yield FailedImage(
                 names=outcome.names,
-                destination=outcome.destination,
+                destination=str(outcome.destination),
                 error=outcome.error,
                 retryable=outcome.retryable,
                 not_tried=outcome.status == SKIPPED,
@@ -195,7 +196,7 @@ def _failures(
     unfinished = unaccounted(comparison.work, outcomes)
     cause = error or "the run ended without an outcome for this destination (hint: run the mirror again)"
     for item, target in unfinished:
-        yield FailedImage(names=item.names, destination=target.destination, error=cause, retryable=True)
+        yield FailedImage(names=item.names, destination=str(target.destination), error=cause, retryable=True)
     if error and not unfinished:
         yield _whole(mirror, error)
 
@@ -204,7 +205,7 @@ def _held_back(result: DestinationComparison) -> str:
     """Why an archive that has to change isn't written, or nothing."""
     lacking = [tag.tag for tag in result.tags if tag.state in UNAVAILABLE]
     changes = result.extra or any(tag.state in MOVED for tag in result.tags)
-    if not (lacking and changes and result.destination.startswith(ARCHIVE_PREFIX)):
+    if not (lacking and changes and isinstance(result.destination, ArchiveName)):
         return ""
     return f"{result.destination} isn't written, for it would lack {some_of(lacking, 3)}"
 
@@ -276,12 +277,12 @@ class DriftedTag(Struct, frozen=True, kw_only=True):
 
 def drift_of(comparison: Comparison) -> list[DriftedTag]:
     drift = [
-        DriftedTag(destination=destination, tag=tag.tag, state=tag.state.value, reason=tag.reason)
+        DriftedTag(destination=str(destination), tag=tag.tag, state=tag.state.value, reason=tag.reason)
         for destination, tag in comparison.tags()
         if tag.state is not TagState.IN_PLACE
     ]
     for result in comparison.destinations:
-        drift.extend(DriftedTag(destination=result.destination, tag=tag, state=EXTRA) for tag in result.extra)
+        drift.extend(DriftedTag(destination=str(result.destination), tag=tag, state=EXTRA) for tag in result.extra)
     return drift
 
 

@@ -30,7 +30,7 @@ from oci.mirror.selection import expanded
 from oci.output import os_errors
 from oci.receipts.receipt import Place, ReceivedImage, RelocationReceipt, RunCounts, Tool
 from oci.receipts.record import BYTES, attach, begun, by_name, finished, place_of, policy_asked, write_receipt
-from oci.reference import S3_PREFIX, ArchiveName, LayoutFolder, StoreName, parse_store
+from oci.reference import S3_PREFIX, ArchiveName, LayoutFolder, StoreName
 from oci.registry.credentials.credential import ANONYMOUS, Credentials, Fixed
 from oci.registry.http.address_policy import host_of, is_loopback
 from oci.registry.options import RegistryOptions
@@ -77,7 +77,7 @@ class MirrorRecorder:
         carried = [outcome for outcome in outcomes if outcome.status == DONE]
         for number, result in enumerate(comparison.destinations, 1):
             delivered = [outcome for outcome in carried if outcome.destination == result.destination]
-            name = parse_store(result.destination)
+            name = result.destination
             if isinstance(name, ArchiveName):
                 if delivered:
                     sums = sums_of(session, name.locations)
@@ -142,11 +142,11 @@ class MirrorRecorder:
         return RelocationReceipt(
             tool=Tool(version=__version__),
             source=Place(kind="mirror", name=str(self._mirror.source)),
-            destination=replace(place_of(parse_store(result.destination)), locations=tuple(files)),
+            destination=replace(place_of(result.destination), locations=tuple(files)),
             images=images,
             tags={} if files else {tag: str(digest) for digest, tags in tags_of.items() for tag in tags},
             parameters={name: value for name, value in self._mirror.to_dict().items() if name not in _NO_RULES},
-            policy=policy_asked(session, self._mirror, result.destination),
+            policy=policy_asked(session, self._mirror, str(result.destination)),
             run=finished(self._run),
             counts=RunCounts(copied=len(images) - present, present=present, **amounts),
             files=by_name(files),

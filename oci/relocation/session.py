@@ -115,8 +115,6 @@ class Session:
         return self.archive(name) if isinstance(name, ArchiveName) else self._store("source", name)
 
     def destination(self, name: StoreName) -> Destination:
-        if isinstance(name, ArchiveName):
-            raise InvalidInput(f"{name}: an archive isn't written image by image", hint="use oci.archive.export")
         return self._store("destination", name)
 
     def repositories(self, registry: str) -> Iterator[str]:
@@ -189,9 +187,11 @@ class Session:
             self.cache.put(blob.digest, data)
         return data
 
-    def _store(self, side: str, name: Repository | LayoutFolder) -> Destination:
-        if not isinstance(name, LayoutFolder):
+    def _store(self, side: str, name: StoreName) -> Destination:
+        if isinstance(name, Repository):
             return self.repository(side, name)
+        if not isinstance(name, LayoutFolder):
+            raise InvalidInput(f"{name}: an archive isn't written image by image", hint="copy to it with oci.copy")
         from oci.layout.store import LayoutStore  # noqa: PLC0415 - a copy between registries reads no folder
 
         with self._lock:

@@ -184,7 +184,9 @@ def _names(source: Reference) -> list[tuple[str, list[str]]]:
         return [("oci", _folders(store.path, f"{store.path}:{source.tag}" if source.tag else ""))]
     if isinstance(store, ArchiveName):
         return [(name, _folders(store.locations[0], "")) for name in ("oci-archive", "docker-archive")]
-    paths = [str(store), *([f"{_DOCKER_IO}/{store.path}"] if store.registry == HUB else [])]
+    paths = [str(store)]
+    if isinstance(store, Repository) and store.registry == HUB:
+        paths.append(f"{_DOCKER_IO}/{store.path}")
     names = [f"{path}:{source.tag}" for path in paths if source.tag]
     names += [f"{path}@{source.digest}" for path in paths if source.digest]
     while paths[0]:

@@ -28,6 +28,7 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPS
 from prefect.logging import get_logger, get_run_logger
 
 from oci.meter import Receipt
+from oci.output import to_dict
 from oci.registry.http.pace import TokenBucket
 from oci.relocation.transfer import FAILED
 
@@ -184,7 +185,7 @@ class ShardResult(msgspec.Struct, Generic[T], frozen=True):
     receipt: Receipt
 
     def to_json(self) -> str:
-        return msgspec.json.encode(self).decode()
+        return msgspec.json.encode(to_dict(self)).decode()
 
     def note(self, outcomes: dict[Any, T], key: Callable[[T], Any], elsewhere: dict[str, Receipt], helper: str) -> None:
         """Adds it to what a run knows: `outcomes`, of which only failed ones change, and the costs of helpers."""

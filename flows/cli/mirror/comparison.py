@@ -182,7 +182,7 @@ def _compared(mirrors: Mirrors, failures: list[TransshipError]) -> Iterator[tupl
         try:
             return compare(session, mirror, mirrors.shared)
         except TransshipError as error:
-            places = [DestinationComparison(destination=str(each), error=error) for each in mirror.destinations]
+            places = [DestinationComparison(destination=each.name, error=error) for each in mirror.destinations]
             return Comparison(mirror=mirror.name, source=str(mirror.source), destinations=tuple(places))
 
     with mirrors.session() as session, ThreadPoolExecutor(SIDE_BY_SIDE, "mirror") as threads:

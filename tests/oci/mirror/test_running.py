@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
-import msgspec
 import pytest
 
 from oci.digest import Digest
@@ -83,7 +82,7 @@ def test_tags_of_one_image_travel_together(
     assert [item.names for item in work] == [
         (f"{registry.host}/{repository}:1.0", f"{registry.host}/{repository}:latest")
     ]
-    assert WorkItem.from_dict(json.loads(msgspec.json.encode(work[0]))) == work[0]
+    assert WorkItem.from_dict(json.loads(json.dumps(to_dict(work[0])))) == work[0]
     assert (report.copied, report.images) == (2, 1)
 
 
