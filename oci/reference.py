@@ -102,7 +102,7 @@ class ArchiveName(StoreName, Struct, frozen=True, order=True):
 
     @property
     def is_local(self) -> bool:
-        return not self.location.startswith(S3_PREFIX)
+        return not in_object_store(self.location)
 
     @property
     def location(self) -> str:
@@ -279,8 +279,19 @@ def _folder(path: str, text: str) -> LayoutFolder:
     return LayoutFolder(absolute(path))
 
 
+def in_object_store(location: str) -> bool:
+    """Says whether an archive is an object, `s3://BUCKET/KEY`, and no file."""
+    return location.startswith(S3_PREFIX)
+
+
+def bucket_and_key(location: str) -> tuple[str, str]:
+    """Returns the parts of `s3://BUCKET/KEY`, each empty where it is missing."""
+    bucket, _, key = location.removeprefix(S3_PREFIX).partition("/")
+    return bucket, key
+
+
 def _location(text: str) -> str:
-    if not text.startswith(S3_PREFIX):
+    if not in_object_store(text):
         if not text or text.endswith("/"):
             raise InvalidReference(f"{clipped(text)} names no file")
         if text == "-":
@@ -298,7 +309,7 @@ def _location(text: str) -> str:
                 hint="give a path, or s3://BUCKET/KEY in lower case",
             )
         return absolute(text)
-    bucket, _, key = text.removeprefix(S3_PREFIX).partition("/")
+    bucket, key = bucket_and_key(text)
     if not bucket or not key or key.endswith("/"):
         raise InvalidReference(f"{clipped(text)} names no object", hint="write s3://BUCKET/KEY")
     if _EMPTY_SEGMENTS & set(key.split("/")):

@@ -26,7 +26,6 @@ from flows.cli.progress import ArchiveProgress, LayerProgress, shown
 from flows.cli.source import OF_REPOSITORIES, announce, metrics_exported, source_flags, warn_of_layers
 from oci.archive.entry import DOCKER_ARCHIVE
 from oci.archive.inventory import blobs_of, compare, images_of, verify_archive
-from oci.archive.open import in_object_store
 from oci.archive.options import ExportOptions
 from oci.archive.source import ArchiveSource
 from oci.digest import Digest
@@ -36,7 +35,7 @@ from oci.export.plan import ArchivePlan, Volume
 from oci.export.planner import plan_archive, plan_resumed
 from oci.export.tar_plan import Part
 from oci.output import check_outputs, to_dict
-from oci.reference import ArchiveName
+from oci.reference import ArchiveName, in_object_store
 from oci.relocation.driver import Verify
 from oci.relocation.planner import make_plan
 from oci.relocation.request import RelocationRequest

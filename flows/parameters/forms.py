@@ -28,7 +28,7 @@ from pydantic_core import CoreSchema, core_schema
 from oci.errors import InvalidInput, TransshipError
 from oci.mirror.config import BLOCK
 from oci.options import Option, Options, field_schema, leaves_of, option, required
-from oci.reference import S3_PREFIX, ArchiveName
+from oci.reference import S3_PREFIX, ArchiveName, bucket_and_key, in_object_store
 from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
 from tasks.fleet.dispatch import Fleet
 from tasks.fleet.queue import ShardQueue
@@ -194,8 +194,7 @@ def without_scheme(text: str) -> str:
 
 def archive_location(text: str) -> str:
     """Returns where an archive is, in canonical form. Raises InvalidInput for an address that contains a login."""
-    bucket = text.removeprefix(S3_PREFIX).partition("/")[0] if text.startswith(S3_PREFIX) else ""
-    if "@" in bucket or ("://" in text and not text.startswith(S3_PREFIX)):
+    if "://" in text and (not in_object_store(text) or "@" in bucket_and_key(text)[0]):
         raise InvalidInput("write s3://BUCKET/KEY, without a login, or the path of a file on the worker")
     return ArchiveName.of(text.strip()).location
 

@@ -25,13 +25,20 @@ from flows.parameters.forms import (
     without_scheme,
 )
 from oci.archive.entry import OCI_LAYOUT
-from oci.archive.open import in_object_store
 from oci.archive.options import ExportOptions
 from oci.errors import InvalidInput
 from oci.export.plan import PartGroup
 from oci.mirror.config import BLOCK
 from oci.options import Options, option, required
-from oci.reference import ARCHIVE_PREFIX, DOCKER_ARCHIVE_PREFIX, S3_PREFIX, ArchiveName, named_archive, parse_any
+from oci.reference import (
+    ARCHIVE_PREFIX,
+    DOCKER_ARCHIVE_PREFIX,
+    S3_PREFIX,
+    ArchiveName,
+    in_object_store,
+    named_archive,
+    parse_any,
+)
 from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
 from oci.relocation.driver import Verify
 from oci.relocation.request import CopyOptions, ReceiptOptions, RelocationRequest

@@ -23,7 +23,7 @@ from oci.errors import Cancelled, CancelToken, IntegrityError, InvalidManifest, 
 from oci.files import tar
 from oci.meter import Meter
 from oci.output import open_regular, os_errors
-from oci.reference import S3_PREFIX, ArchiveName
+from oci.reference import ArchiveName, bucket_and_key, in_object_store
 
 if TYPE_CHECKING:
     from oci.archive.s3 import S3Reader
@@ -115,10 +115,6 @@ class FileReader:
         return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def in_object_store(location: str) -> bool:
-    return location.startswith(S3_PREFIX)
-
-
 def open_reader(
     location: str, s3: S3Options, *, side: str, cancel: CancelToken, meter: Meter | None = None
 ) -> ByteReader:
@@ -151,7 +147,7 @@ def link_to(location: str, object_store: Callable[[str], S3Options]) -> str:
     """Returns the address of an archive for a browser; what that shows depends on what its user may see there."""
     if not in_object_store(location):
         return f"file://{quote(os.fsencode(location))}"
-    bucket, _, key = location.removeprefix(S3_PREFIX).partition("/")
+    bucket, key = bucket_and_key(location)
     address = object_store(location).address
     return f"{address}/{bucket}/{quote(key)}" if address else f"https://{bucket}.s3.amazonaws.com/{quote(key)}"
 

@@ -41,7 +41,7 @@ from oci.errors import (
 )
 from oci.meter import Meter
 from oci.output import check_no_pipe
-from oci.reference import S3_PREFIX
+from oci.reference import bucket_and_key
 from oci.registry.http.http1 import shut_down
 
 FINGERPRINT = "transship-fingerprint"
@@ -175,7 +175,7 @@ class S3Object:
     def __init__(self, location: str, s3: S3) -> None:
         self.location = location
         self.s3 = s3
-        bucket, _, key = location.removeprefix(S3_PREFIX).partition("/")
+        bucket, key = bucket_and_key(location)
         self.name: Mapping[str, str] = {"Bucket": bucket, "Key": key}
 
     def beside(self, suffix: str) -> S3Object:

@@ -19,7 +19,7 @@ from msgspec import Struct, structs
 
 from oci.archive.docker_archive import DockerImage, docker_name, write_docker_archive
 from oci.archive.inventory import verify_archive
-from oci.archive.open import SIGNATURE_SUFFIX, hash_of, in_object_store, open_reader
+from oci.archive.open import SIGNATURE_SUFFIX, hash_of, open_reader
 from oci.archive.source import ArchiveSource
 from oci.bundle.push import Pushed, PushRequest, push
 from oci.descriptor import Descriptor
@@ -33,7 +33,7 @@ from oci.export.tar_plan import Part, StoredPart
 from oci.files.pack import FileEntry
 from oci.meter import unheard
 from oci.output import to_dict
-from oci.reference import LAYOUT_PREFIX, ArchiveName, LayoutFolder, Reference, Repository, StoreName
+from oci.reference import LAYOUT_PREFIX, ArchiveName, LayoutFolder, Reference, Repository, StoreName, in_object_store
 from oci.relocation.driver import RelocationResult, Verify
 from oci.relocation.plan import Plan, PlannedManifest, Role
 from oci.relocation.planner import make_plan

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, TypeAlias
 
-from oci.archive.open import ByteReader, FileReader, in_object_store
+from oci.archive.open import ByteReader, FileReader
 from oci.archive.options import S3Options
 from oci.descriptor import parse_json
 from oci.digest import READ_SIZE, Chunk
@@ -20,6 +20,7 @@ from oci.errors import CancelToken, IntegrityError, NotFound, Refused
 from oci.export.tar_plan import Part, ReadPart, StoredPart
 from oci.meter import Meter
 from oci.output import BY_UMASK, check_output, open_own, os_errors, sync_folder
+from oci.reference import in_object_store
 
 if TYPE_CHECKING:
     from oci.export.s3_writer import S3Writer

@@ -10,11 +10,12 @@ from functools import cached_property
 
 from msgspec import Struct
 
-from oci.archive.open import in_object_store, open_reader
+from oci.archive.open import open_reader
 from oci.digest import Digest, verified
 from oci.errors import IntegrityError, NotFound
 from oci.export import tar_plan
 from oci.export.tar_plan import Part, Piece, TarPlan
+from oci.reference import in_object_store
 from oci.relocation.plan import PlannedBlob
 from oci.relocation.report import ArchiveFacts
 from oci.relocation.session import Session

@@ -13,7 +13,6 @@ from msgspec.structs import replace
 from oci.archive import index_json, manifest_json
 from oci.archive.entry import IMGPKG, ArchiveEntry
 from oci.archive.index import TRANSSHIP_JSON, RequiredBlob, TransshipJson
-from oci.archive.open import in_object_store
 from oci.archive.options import SMALLEST, ExportOptions
 from oci.archive.source import ArchiveSource
 from oci.descriptor import DOCKER_LIST, DOCKER_MANIFEST
@@ -37,7 +36,7 @@ from oci.files import tar
 from oci.layout.index import LAYOUT_FILE
 from oci.manifest import Manifest
 from oci.output import read_named
-from oci.reference import ARCHIVE_PREFIX, LAYOUT_PREFIX, ArchiveName, parse_store
+from oci.reference import ARCHIVE_PREFIX, LAYOUT_PREFIX, ArchiveName, in_object_store, parse_store
 from oci.relocation.plan import Plan, PlannedBlob, Role
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Session

@@ -22,11 +22,12 @@ from oci.prune.policy import check_patterns
 from oci.reference import (
     ARCHIVE_PREFIX,
     ARCHIVE_TRANSPORTS,
-    S3_PREFIX,
     ArchiveName,
     Reference,
     Repository,
     StoreName,
+    bucket_and_key,
+    in_object_store,
     parse_any,
     parse_store,
 )
@@ -288,8 +289,8 @@ class Mirror(Policy):
     @property
     def buckets(self) -> frozenset[str]:
         """Of the object stores that its archives are in."""
-        objects = [str(each).partition(S3_PREFIX)[2] for each in self.destinations if S3_PREFIX in each.archive]
-        return frozenset(name.partition("/")[0] for name in objects)
+        locations = [each.archive.removeprefix(ARCHIVE_PREFIX) for each in self.destinations]
+        return frozenset(bucket_and_key(location)[0] for location in locations if in_object_store(location))
 
 
 class MirrorsConfig(CheckedOptions):

@@ -30,7 +30,7 @@ from oci.mirror.selection import expanded
 from oci.output import os_errors
 from oci.receipts.receipt import Place, ReceivedImage, RelocationReceipt, RunCounts, Tool
 from oci.receipts.record import BYTES, attach, begun, by_name, finished, place_of, policy_asked, write_receipt
-from oci.reference import S3_PREFIX, ArchiveName, LayoutFolder, StoreName
+from oci.reference import ArchiveName, LayoutFolder, StoreName, in_object_store
 from oci.registry.credentials.credential import ANONYMOUS, Credentials, Fixed
 from oci.registry.http.address_policy import host_of, is_loopback
 from oci.registry.options import RegistryOptions
@@ -199,7 +199,7 @@ def check_consent(
         stores = [mirror.source.store, *(destination.store for destination in mirror.destinations)]
         paths = [mirror.source.lock, mirror.policy, mirror.receipts.folder, mirror.receipts.sign]
         paths += [str(store) for store in stores if isinstance(store, LayoutFolder)]
-        paths += [each.archive for each in mirror.destinations if not each.archive.startswith(S3_PREFIX)]
+        paths += [each.archive for each in mirror.destinations if not in_object_store(each.archive)]
         requested.extend(("paths", path) for path in paths)
     allowed |= {"paths"} if config.from_file else frozenset()
     refused = [(kind, request) for kind, request in requested if request and kind not in allowed]

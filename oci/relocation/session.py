@@ -18,7 +18,7 @@ from oci.digest import Digest
 from oci.errors import CancelToken, InvalidInput
 from oci.manifest import Manifest
 from oci.meter import Meter, PartThreads
-from oci.reference import S3_PREFIX, ArchiveName, LayoutFolder, Repository, StoreName
+from oci.reference import ArchiveName, LayoutFolder, Repository, StoreName, bucket_and_key
 from oci.registry.credentials.credential import Credentials
 from oci.registry.http.origin import canonical_host
 from oci.registry.http.pace import Bandwidth
@@ -60,7 +60,7 @@ class Access(Struct, frozen=True, kw_only=True):
 
     def object_store(self, location: str) -> S3Options:
         """Returns how s3://BUCKET/KEY, or a bucket by its name, is reached."""
-        return self.per_bucket.get(location.removeprefix(S3_PREFIX).partition("/")[0], self.s3)
+        return self.per_bucket.get(bucket_and_key(location)[0], self.s3)
 
 
 class Session:

@@ -18,6 +18,7 @@ from oci.mirror.execute import plan_mirror
 from oci.mirror.results import INTERRUPTED, MirrorReport, read_only
 from oci.mirror.run import run_mirror
 from oci.mirror.run_state import DigestCache, Shared
+from oci.output import to_dict
 from oci.relocation.session import Session
 from tests.faults.proxy import Fault, FaultProxy
 from tests.servers.docker_registry import DockerRegistry
