@@ -149,10 +149,10 @@ def step_of(error: str, *, retryable: bool) -> str:
 
 def failure_list(failures: Iterable[tuple[str, str, bool]], more: str = "") -> list[str]:
     """Lists subject (Markdown), error and whether trying again may help. The older UI doesn't wrap tables."""
-    lines = [
-        f"- {subject}: {text(cause_and_step(error)[0])}. **Next step:** {text(step_of(error, retryable=retryable))}"
-        for subject, error, retryable in failures
-    ]
+    lines = []
+    for subject, error, retryable in failures:
+        cause, step = cause_and_step(error)[0].removesuffix("."), step_of(error, retryable=retryable)
+        lines.append(f"- {subject}: {text(cause)}. **Next step:** {text(step)}")
     return ["### Failed", "", *lines, *([f"- {more}"] if more else []), ""] if lines or more else []
 
 

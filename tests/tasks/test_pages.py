@@ -189,6 +189,13 @@ def test_text_from_outside_is_no_markdown(outside: str, shown: str) -> None:
     assert text(outside) == shown
 
 
+def test_a_cause_that_ends_in_a_full_stop_gets_no_second() -> None:
+    failure = ImageFailure(image="a/web:1", error="S3 said: please try again.", retryable=True)
+    page = relocation_page(RelocationReport(source="a", destination="b", failures=[failure]))
+
+    assert "S3 said: please try again. **Next step:**" in page
+
+
 def test_a_failure_is_its_cause_and_its_next_step_and_its_details_stand_at_the_end_with_whole_digests() -> None:
     reference = f"registry.example/web@{digest(1)}"
     error = str(StoreError(f"GET of {digest(1)} failed", subject=reference, hint="look at the login"))
