@@ -288,13 +288,17 @@ class FaultProxy(LoopbackServer):
         self.spans: list[Span] = []
         """Of requests that have ended."""
         self.stopped = threading.Event()
+        self._applied: list[Fault] = []
+        """Rules that a request met; they may be no rules any more while it is held."""
         self._lock = threading.Lock()
         self._refusing: threading.Thread | None = None
 
     def fault_for(self, method: str, path: str) -> Fault | None:
         with self._lock:
             self.seen.append((time.monotonic(), method, path))
-            return next((rule for rule in self.rules if rule.applies(method, path)), None)
+            fault = next((rule for rule in self.rules if rule.applies(method, path)), None)
+            self._applied += [fault] if fault is not None and fault.delay else []
+            return fault
 
     def refuse(self, seconds: float) -> None:
         """Lets nobody connect for so many seconds. On Linux a socket that is shut down keeps its port, and may listen
@@ -319,7 +323,7 @@ class FaultProxy(LoopbackServer):
     def settle(self) -> None:
         """Waits, once all clients are gone, until what they sent was passed on and answered: what the kernel has still
         to hand over is theirs, and would be seen as a request of the next client."""
-        for rule in self.rules:
+        for rule in (*self.rules, *self._applied):
             rule.delay = 0.0
         until("the proxy listens again", lambda: not self.refusing, every=0.02)
         with socket.create_connection(("127.0.0.1", self.port)) as last:  # accepted after all others
