@@ -105,9 +105,11 @@ class CancelToken:
 
 
 class IntegrityError(TransshipError):
-    """Bytes that don't have the promised size or digest. Reading them again may help: `retryable`."""
+    """Bytes that don't have the promised size or digest. Reading them again may help, unless they are in a file."""
 
-    retryable = True
+    def __init__(self, message: str, *, hint: str = "", in_file: bool = False) -> None:
+        super().__init__(message, hint=hint or ("bring the damaged files again" if in_file else ""))
+        self.retryable = not in_file
 
 
 class StoreError(TransshipError):

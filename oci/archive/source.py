@@ -50,7 +50,7 @@ class ArchiveSource:
         return manifest
 
     def read_blob(self, blob: Descriptor, offset: int = 0, length: int | None = None) -> Iterator[Chunk]:
-        return read_range(self._chunks, blob, offset, length, self._where())
+        return read_range(self._chunks, blob, offset, length, self._where(), in_file=self.name.is_local)
 
     def blob_size(self, digest: Digest) -> int | None:
         if digest in self.contents.configs:

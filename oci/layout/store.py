@@ -76,11 +76,13 @@ class LayoutStore:
         except InvalidManifest as error:
             raise InvalidManifest(f"{self._where}@{descriptor.digest}: {error.message}", hint=error.hint) from error
         if manifest.digest != descriptor.digest:
-            raise IntegrityError(f"{self._where}: the file of {descriptor.digest} has bytes of {manifest.digest}")
+            raise IntegrityError(
+                f"{self._where}: the file of {descriptor.digest} has bytes of {manifest.digest}", in_file=True
+            )
         return manifest
 
     def read_blob(self, blob: Descriptor, offset: int = 0, length: int | None = None) -> Iterator[Chunk]:
-        return read_range(self._chunks, blob, offset, length, self._where)
+        return read_range(self._chunks, blob, offset, length, self._where, in_file=True)
 
     def blob_size(self, digest: Digest) -> int | None:
         try:
@@ -272,7 +274,9 @@ class LayoutStore:
         with self._open(blob.digest) as file:
             size = os.fstat(file.fileno()).st_size
             if size != blob.size:
-                raise IntegrityError(f"{self._where}: the file of {blob.digest} has {size} bytes, not {blob.size}")
+                raise IntegrityError(
+                    f"{self._where}: the file of {blob.digest} has {size} bytes, not {blob.size}", in_file=True
+                )
             file.seek(offset)
             while offset < end:
                 self._cancel.check()

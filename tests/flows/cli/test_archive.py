@@ -233,6 +233,23 @@ def test_a_damaged_archive_is_told_by_a_deep_look_only(archive: str, shop: Shop,
     assert digest_of(shop.web.blobs[0].data) in done.err
 
 
+def test_a_copy_out_of_a_damaged_archive_does_not_lead_to_the_same_again(
+    archive: str, shop: Shop, tmp_path: Path
+) -> None:
+    damaged = tmp_path / "damaged.tar"
+    data = bytearray(Path(archive).read_bytes())
+    with tarfile.open(archive) as tar:
+        name = f"{digest_of(shop.web.blobs[0].data).replace(':', '-')}.tar.gz"
+        data[tar.getmember(name).offset_data + 100] ^= 1
+    damaged.write_bytes(data)
+
+    done = transship("copy", "--tar", str(damaged), "--to-repo", f"oci:{tmp_path / 'layout'}")
+
+    assert done.code == 3
+    assert "(hint: bring the damaged files again)" in done.err
+    assert "the same again" not in done.err
+
+
 @pytest.mark.parametrize("command", [("archive", "plan"), ("copy", "--plan")])
 def test_a_plan_says_where_every_byte_would_be_and_writes_none(
     shop: Shop, archive: str, tmp_path: Path, command: tuple[str, ...]

@@ -230,9 +230,10 @@ def test_a_whole_blob_is_verified_when_read(layout: LayoutStore, folder: Path) -
         file.write(b"x")
 
     given: list[Chunk] = []
-    with pytest.raises(IntegrityError, match="destination oci:"):
+    with pytest.raises(IntegrityError, match="destination oci:") as raised:
         given.extend(layout.read_blob(described(data)))
     assert sum(map(len, given)) < len(data)
+    assert not raised.value.retryable
 
 
 @pytest.mark.parametrize("change", [b"", b"longer"])
@@ -242,8 +243,9 @@ def test_a_blob_of_another_length_is_never_served_not_even_in_part(
     layout.put_blob(described(b"blob"), reader_of(b"blob"))
     blob_file(folder, digest_of(b"blob")).write_bytes(change)
 
-    with pytest.raises(IntegrityError, match=f"has {len(change)} bytes, not 4"):
+    with pytest.raises(IntegrityError, match=f"has {len(change)} bytes, not 4") as raised:
         list(layout.read_blob(described(b"blob"), 1))
+    assert not raised.value.retryable
 
 
 def test_a_blob_that_is_not_the_promised_one_never_gets_its_name(layout: LayoutStore, folder: Path) -> None:
