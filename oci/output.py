@@ -63,6 +63,8 @@ def store_error(
         hint = "check who may read and write there, and whether it is mounted read-only"
     elif error.errno in _FULL:
         kind, message, hint = Refused, "the disk is full", "make room and run it again"
+    elif error.errno == errno.EFBIG:  # also beyond what `ulimit -f` allows
+        kind, hint = Refused, "choose another file system, or raise the limit of this shell (ulimit -f)"
     elif error.errno == errno.EIO:
         kind, hint = Unavailable, "check the disk"
     elif error.errno == errno.ETIMEDOUT:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 from pathlib import Path
 
 import httpx
@@ -13,6 +14,7 @@ import pytest
 from tests.faults.proxy import Fault, FaultProxy
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.skopeo import raw_manifest
+from tests.storm.crashes import small_files
 from tests.support.command import PROGRAM, transship, transship_on_terminal
 from tests.support.content import FOREIGN_LAYER, Blob, image, index, layer, push
 from tests.support.shop import Shop, push_shop
@@ -271,6 +273,26 @@ def test_outputs_are_checked_before_the_work(
     assert done.code == 2
     assert str(missing) in done.err
     assert other_registry.repository_tags(repository) == []
+
+
+@pytest.mark.parametrize("flag", ["--report", "--receipt"])
+def test_a_full_disk_after_the_copy_does_not_hide_what_was_copied(
+    shop: Shop, other_registry: DockerRegistry, repository: str, tmp_path: Path, flag: str
+) -> None:
+    target = f"{other_registry.host}/{repository}"
+    done = subprocess.run(
+        [str(PROGRAM), "copy", "-b", shop.reference, "--to-repo", target, flag, str(tmp_path / "file")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "HOME": str(tmp_path)},
+        preexec_fn=lambda: small_files(100),
+    )
+
+    assert done.returncode == 1
+    assert f"{shop.reference} -> {target}: 7 (2 bundles, 3 images, 2 indexes) copied" in done.stderr
+    assert f"Error: {tmp_path / 'file'}: writing the" in done.stderr
+    assert other_registry.repository_tags(repository)
 
 
 def test_ignore_bundle_check_belongs_to_images(shop: Shop, other_registry: DockerRegistry, repository: str) -> None:
