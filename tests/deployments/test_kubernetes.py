@@ -114,6 +114,7 @@ def test_every_variable_of_the_job_template_explains_itself_and_is_used() -> Non
     assert [name for name, variable in variables.items() if not variable["description"]] == []
 
 
+@pytest.mark.slow
 def test_prefect_takes_the_job_template(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -57,6 +57,7 @@ def test_a_server_ends_with_the_process_that_started_it(killed: bool) -> None:
         shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 def test_a_start_that_is_interrupted_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[int] = []
     server = PostgreSQL()
