@@ -49,30 +49,35 @@ def hex_of(digest: Digest) -> str:
 
 
 class Verifier:
-    """Takes the bytes of one blob in order and says, at the end, whether they are the ones that were promised."""
+    """Takes the bytes of one blob in order and says, at the end, whether they are the ones that were promised. With
+    `in_file` they come out of a file, where they are the same at the next read."""
 
-    def __init__(self, digest: Digest, size: int, name: str = "") -> None:
+    def __init__(self, digest: Digest, size: int, name: str = "", *, in_file: bool = False) -> None:
         self.digest = digest
         self.size = size
         self.bytes_read = 0
         self._name = name or digest
+        self._in_file = in_file
         self._hash = hashlib.new(digest.partition(":")[0])
 
     def update(self, chunk: bytes | memoryview) -> None:
         """Raises IntegrityError as soon as there are more bytes than promised."""
         self.bytes_read += len(chunk)
         if self.bytes_read > self.size:
-            raise IntegrityError(f"{self._name}: got more than the {self.size} bytes that {self.digest} has")
+            raise self._wrong(f"got more than the {self.size} bytes that {self.digest} has")
         self._hash.update(chunk)
 
     def finish(self) -> None:
         """Raises IntegrityError when bytes are missing or the digest is another."""
         if self.bytes_read != self.size:
-            raise IntegrityError(f"{self._name}: got {self.bytes_read} of the {self.size} bytes that {self.digest} has")
+            raise self._wrong(f"got {self.bytes_read} of the {self.size} bytes that {self.digest} has")
         algorithm = self.digest.partition(":")[0]
         actual = f"{algorithm}:{self._hash.hexdigest()}"
         if actual != self.digest:
-            raise IntegrityError(f"{self._name}: expected {self.digest} but the bytes have {actual}")
+            raise self._wrong(f"expected {self.digest} but the bytes have {actual}")
+
+    def _wrong(self, problem: str) -> IntegrityError:
+        return IntegrityError(f"{self._name}: {problem}", in_file=self._in_file)
 
 
 def end_read(chunks: Iterator[Chunk]) -> None:
@@ -83,14 +88,20 @@ def end_read(chunks: Iterator[Chunk]) -> None:
 
 
 def verified(
-    chunks: Iterator[Chunk], digest: Digest, size: int, name: str = "", tick: Callable[[int], None] | None = None
+    chunks: Iterator[Chunk],
+    digest: Digest,
+    size: int,
+    name: str = "",
+    tick: Callable[[int], None] | None = None,
+    *,
+    in_file: bool = False,
 ) -> Iterator[Chunk]:
     """Passes `chunks` on while hashing them; the last chunk is passed on only when the whole is proven.
 
     So a consumer that saw the end of the stream saw good bytes, and one that got an IntegrityError never got all of
-    them. `tick` gets the length of each chunk.
+    them. `tick` gets the length of each chunk. `in_file` is that of Verifier.
     """
-    verifier = Verifier(digest, size, name)
+    verifier = Verifier(digest, size, name, in_file=in_file)
     last: Chunk = b""
     try:
         for chunk in chunks:

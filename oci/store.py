@@ -9,7 +9,6 @@ from typing import Protocol, TypeAlias
 
 from oci.descriptor import Descriptor
 from oci.digest import Chunk, Digest, digest_of, verified
-from oci.errors import IntegrityError
 from oci.manifest import EMPTY_CONFIG, Manifest
 from oci.reference import Repository, StoreName
 
@@ -110,17 +109,8 @@ def read_range(
     """Implements `Source.read_blob`: `chunks` yields the bytes of a blob from one position to another, out of a file or
     an object store."""
     if offset == 0 and length is None:
-        whole = verified(chunks(blob, 0, blob.size), blob.digest, blob.size, where)
-        return _of_file(whole) if in_file else whole
+        return verified(chunks(blob, 0, blob.size), blob.digest, blob.size, where, in_file=in_file)
     return chunks(blob, offset, blob.size if length is None else min(blob.size, offset + length))
-
-
-def _of_file(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
-    """Passes `chunks` on. What isn't as promised in a file is so at the next read, too."""
-    try:
-        yield from chunks
-    except IntegrityError as error:
-        raise IntegrityError(error.message, in_file=True) from error
 
 
 def reader_of(data: bytes) -> BlobReader:
