@@ -233,10 +233,12 @@ class DestinationComparison:
 
     @property
     def has_to_be_written(self) -> bool:
-        """Says whether an archive is to be written anew: when it differs from what is selected, and every selected tag
-        can be copied. Otherwise the old archive is kept, which has an image for each."""
-        states = {tag.state for tag in self.tags}
-        return not states & UNAVAILABLE and bool(states.intersection(MOVED) or self.extra)
+        """Says whether an archive is written anew: not while a tag can't be copied, which the old archive may have."""
+        return self.differs and not self.count(*UNAVAILABLE)
+
+    @property
+    def differs(self) -> bool:
+        return bool(self.extra or self.count(*MOVED))
 
     @property
     def drifted(self) -> bool:

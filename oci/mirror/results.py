@@ -12,7 +12,7 @@ from oci.bundle import tagnames
 from oci.descriptor import parse_json
 from oci.errors import Incomplete, InvalidInput, StoreError, TransshipError, cause_and_step
 from oci.meter import Receipt, RunMetrics
-from oci.mirror.comparison import MOVED, UNAVAILABLE, Comparison, DestinationComparison, TagState
+from oci.mirror.comparison import UNAVAILABLE, Comparison, DestinationComparison, TagState
 from oci.mirror.config import Mirror
 from oci.mirror.execute import SKIPPED, ItemOutcome, unaccounted
 from oci.mirror.run_state import Breaker, place
@@ -204,8 +204,7 @@ def _failures(
 def _held_back(result: DestinationComparison) -> str:
     """Why an archive that has to change isn't written, or nothing."""
     lacking = [tag.tag for tag in result.tags if tag.state in UNAVAILABLE]
-    changes = result.extra or any(tag.state in MOVED for tag in result.tags)
-    if not (lacking and changes and isinstance(result.destination, ArchiveName)):
+    if not (lacking and result.differs and isinstance(result.destination, ArchiveName)):
         return ""
     return f"{result.destination} isn't written, for it would lack {some_of(lacking, 3)}"
 
