@@ -214,10 +214,12 @@ def _copy(invocation: Invocation, request: RelocationRequest, recorder: Recorder
         except Incomplete:
             output.report(flags["report"], relocation.result().to_dict())
             raise
+        fields = result.to_dict()
+        output.result(**fields)
         _say_done(output, request, result)
         if recorder is not None:
             recorder.record(session, result)
-    output.report(flags["report"], result.to_dict())
+    output.report(flags["report"], fields)
     if lock is not None:
         write_lock(flags["lock_output"], lock)
 
@@ -225,7 +227,6 @@ def _copy(invocation: Invocation, request: RelocationRequest, recorder: Recorder
 def _say_done(output: Output, request: RelocationRequest, result: RelocationResult) -> None:
     """Says what was copied, before files are written about it: a full disk takes nothing of that back."""
     plan, receipt = result.plan, result.receipt
-    output.result(**result.to_dict())
     if plan.unchanged and any(image.is_bundle for image in plan.images):
         output.line("copy | The bundle was in place; what it lists wasn't looked at: use --verify head or --repair")
     warn_of_layers(output, plan, included=request.include_non_distributable)

@@ -92,7 +92,7 @@ def output_file(name: str, help: str) -> Callable[[F], F]:  # noqa: A002 - click
     return click.option(name, type=OutputFile(), default="", help=help)
 
 
-def check_kept(outputs: Mapping[str, str], *inputs: str) -> None:
+def check_overwrites(outputs: Mapping[str, str], *inputs: str) -> None:
     """Raises InvalidInput for an output, by its flag, that would take the place of a file that is read, or of another
     output. Devices may be named more than once."""
     places = {os.path.realpath(path): path for path in inputs if path}

@@ -15,7 +15,7 @@ from flows.cli.click_ext import Invocation, boolean, verb
 from flows.cli.flags import (
     Age,
     access,
-    check_kept,
+    check_overwrites,
     concurrency_flag,
     flags_of,
     open_session,
@@ -89,7 +89,7 @@ def prune(invocation: Invocation, /, policy: KeepOptions, **flags: Any) -> None:
     output.check_columns(_MANIFESTS, _TAGS)
     keep = Keep(**msgspec.structs.asdict(policy))
     inputs = (flags["mirrors"], flags["approve"], *policy.locks)
-    check_kept({"--output": flags["output"], "--report": flags["report"]}, *inputs)
+    check_overwrites({"--output": flags["output"], "--report": flags["report"]}, *inputs)
     reviewed = _reviewed(flags, keep)
     name = parse_store(reviewed.destination if reviewed else flags["repository"])
     with _session(invocation, name, flags) as (session, mirrored):

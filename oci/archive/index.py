@@ -34,7 +34,7 @@ TRANSSHIP_JSON_LIMIT = 16 << 20
 
 _VERSION = 1
 _BASE_LENGTH = 4096
-"""Characters of the name of what has the blobs that a delta leaves out."""
+"""Characters of the name of the archive or store that a delta is made against."""
 
 _WINDOW = 16 << 10
 """Bytes read for each header: small members after it come with it."""

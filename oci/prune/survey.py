@@ -302,11 +302,16 @@ def _is_unsupported(error: StoreError) -> bool:
     return error.status in _UNSUPPORTED or error.code == "UNSUPPORTED"
 
 
+def _probe_tag() -> str:
+    """Returns the name of a tag that nothing has, and that tag lists take for a tool's own."""
+    return f"transship-probe-{secrets.token_hex(8)}{tagnames.KEEP_ALIVE_SUFFIX}"
+
+
 def check_tag_deletes(destination: Destination) -> str:
     """Says that the store deletes no tags, in its words; empty where it may. Asked for a tag that never existed: what
     `check_untags` makes would stay in a store that deletes nothing."""
     try:
-        destination.delete_tag(f"transship-probe-{secrets.token_hex(8)}{tagnames.KEEP_ALIVE_SUFFIX}")
+        destination.delete_tag(_probe_tag())
     except StoreError as error:
         return error.message if _is_unsupported(error) else ""
     return ""
@@ -320,7 +325,7 @@ def check_untags(destination: Destination) -> str:
     """
     if not destination.name.registry:  # a layout folder names a manifest in one file, and nothing else does
         return ""
-    tag = f"transship-probe-{secrets.token_hex(8)}{tagnames.KEEP_ALIVE_SUFFIX}"
+    tag = _probe_tag()
     data = secrets.token_hex(16).encode()
     probe = artifact_manifest(NOTE_TYPE, NOTE_LAYER, data)
     try:

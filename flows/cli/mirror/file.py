@@ -16,7 +16,7 @@ import click
 
 from flows import check_server_address
 from flows.cli.click_ext import Invocation, boolean, verb
-from flows.cli.flags import access, check_kept, show_requests
+from flows.cli.flags import access, check_overwrites, show_requests
 from flows.cli.output import Output
 from oci.descriptor import parse_json
 from oci.errors import InvalidConfig, InvalidInput, TransshipError
@@ -86,7 +86,7 @@ class Mirrors:
     ) -> Mirrors:
         show_requests(invocation)
         config = read_config(flags["path"])
-        check_kept({flag: flags.get(name, "") for flag, name in _OUTPUTS.items()}, flags["path"])
+        check_overwrites({flag: flags.get(name, "") for flag, name in _OUTPUTS.items()}, flags["path"])
         chosen = config.chosen(flags["names"])
         options = invocation.registry
         _warn_of_flags(invocation.output, options, config)

@@ -219,31 +219,27 @@ def test_list_and_verify_and_diff(
     assert f"removed\t{home}/tools\t{shop.tools.digest}\t-\t" in rows
 
 
-def test_a_damaged_archive_is_told_by_a_deep_look_only(archive: str, shop: Shop, tmp_path: Path) -> None:
-    damaged = tmp_path / "damaged.tar"
+@pytest.fixture
+def damaged(archive: str, shop: Shop, tmp_path: Path) -> str:
+    """The archive with one bit of a layer turned round."""
     data = bytearray(Path(archive).read_bytes())
     with tarfile.open(archive) as tar:
         name = f"{digest_of(shop.web.blobs[0].data).replace(':', '-')}.tar.gz"
         data[tar.getmember(name).offset_data + 100] ^= 1
-    damaged.write_bytes(data)
+    path = tmp_path / "damaged.tar"
+    path.write_bytes(data)
+    return str(path)
 
-    assert transship("archive", "verify", str(damaged)).code == 0
-    done = transship("archive", "verify", str(damaged), "--deep")
+
+def test_a_damaged_archive_is_told_by_a_deep_look_only(damaged: str, shop: Shop) -> None:
+    assert transship("archive", "verify", damaged).code == 0
+    done = transship("archive", "verify", damaged, "--deep")
     assert done.code == 1
     assert digest_of(shop.web.blobs[0].data) in done.err
 
 
-def test_a_copy_out_of_a_damaged_archive_does_not_lead_to_the_same_again(
-    archive: str, shop: Shop, tmp_path: Path
-) -> None:
-    damaged = tmp_path / "damaged.tar"
-    data = bytearray(Path(archive).read_bytes())
-    with tarfile.open(archive) as tar:
-        name = f"{digest_of(shop.web.blobs[0].data).replace(':', '-')}.tar.gz"
-        data[tar.getmember(name).offset_data + 100] ^= 1
-    damaged.write_bytes(data)
-
-    done = transship("copy", "--tar", str(damaged), "--to-repo", f"oci:{tmp_path / 'layout'}")
+def test_a_copy_out_of_a_damaged_archive_does_not_lead_to_the_same_again(damaged: str, tmp_path: Path) -> None:
+    done = transship("copy", "--tar", damaged, "--to-repo", f"oci:{tmp_path / 'layout'}")
 
     assert done.code == 3
     assert "(hint: bring the damaged files again)" in done.err
